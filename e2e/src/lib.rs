@@ -1,0 +1,1 @@
+//! Starts real servers and drives the real binary, as a person would.
