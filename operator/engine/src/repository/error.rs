@@ -1,0 +1,143 @@
+//! The error of a repository: what was attempted, on what, what came back, what to do.
+
+use crate::class::{Classified, ErrorClass};
+use crate::destination::StorageError;
+
+/// The error of a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// The storage below failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// There is no repository at the place.
+    #[error(
+        "there is no repository at {location}; it is made by the first backup, or check the path"
+    )]
+    NotARepository {
+        /// The place.
+        location: String,
+    },
+    /// Objects are there, and they are not those of a repository.
+    #[error(
+        "{location} holds files and none is a repository's config ({found}); choose an empty place or prefix, so that nothing of yours is mixed with backups"
+    )]
+    NotEmpty {
+        /// The place.
+        location: String,
+        /// One of the things found.
+        found: String,
+    },
+    /// No key of the repository opens with the password.
+    #[error(
+        "the password does not open the repository at {location}; check encryption.password of the Destination"
+    )]
+    WrongPassword {
+        /// The place.
+        location: String,
+    },
+    /// Another process holds a lock that does not go with what was asked.
+    #[error(
+        "the repository at {location} is locked {kind} by {holder} since {since}; wait for it to end (a lock that is not refreshed for 30 minutes is taken as left over)"
+    )]
+    Locked {
+        /// The place.
+        location: String,
+        /// `exclusively` or `for writing`.
+        kind: &'static str,
+        /// `user@host, process 4711`.
+        holder: String,
+        /// When it was made.
+        since: String,
+    },
+    /// No snapshot has an id that begins so.
+    #[error(
+        "no snapshot in {location} has an id that begins with {id}; `holdfast backups` lists them"
+    )]
+    UnknownSnapshot {
+        /// The place.
+        location: String,
+        /// What was asked for.
+        id: String,
+    },
+    /// Several snapshots have an id that begins so.
+    #[error(
+        "{count} snapshots in {location} have an id that begins with {id} ({examples}); give more of it"
+    )]
+    AmbiguousSnapshot {
+        /// The place.
+        location: String,
+        /// What was asked for.
+        id: String,
+        /// How many.
+        count: usize,
+        /// A few of them.
+        examples: String,
+    },
+    /// Data is missing or does not match its id.
+    #[error(
+        "the repository at {location} is damaged: {cause}; nothing was changed. Run `holdfast check`, and restore from another destination if there is one"
+    )]
+    Damaged {
+        /// The place.
+        location: String,
+        /// What was found.
+        cause: String,
+    },
+    /// A source could not be read in full; no snapshot was written.
+    #[error(
+        "{count} of the source's entries could not be read, first {first}; no backup was written"
+    )]
+    SourceIncomplete {
+        /// How many.
+        count: usize,
+        /// The first of them, and why.
+        first: String,
+    },
+    /// The run was asked to stop.
+    #[error("the run was stopped before it had ended; no backup was written")]
+    Cancelled,
+    /// A library failed in a way that has no name of its own.
+    #[error("cannot {action} in the repository at {location}: {cause}")]
+    Engine {
+        /// What was attempted.
+        action: String,
+        /// The place.
+        location: String,
+        /// What came back.
+        cause: String,
+    },
+}
+
+impl Classified for RepositoryError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Storage(error) => error.class(),
+            Self::NotARepository { .. } | Self::WrongPassword { .. } | Self::Locked { .. } => {
+                ErrorClass::Waiting
+            }
+            Self::NotEmpty { .. }
+            | Self::UnknownSnapshot { .. }
+            | Self::AmbiguousSnapshot { .. } => ErrorClass::Permanent,
+            Self::Damaged { .. } => ErrorClass::Damaged,
+            Self::SourceIncomplete { .. } | Self::Cancelled | Self::Engine { .. } => {
+                ErrorClass::Transient
+            }
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Storage(error) => error.reason(),
+            Self::NotARepository { .. } => "NotARepository",
+            Self::NotEmpty { .. } => "NotEmpty",
+            Self::WrongPassword { .. } => "WrongPassword",
+            Self::Locked { .. } => "Locked",
+            Self::UnknownSnapshot { .. } => "UnknownBackup",
+            Self::AmbiguousSnapshot { .. } => "AmbiguousBackup",
+            Self::Damaged { .. } => "Damaged",
+            Self::SourceIncomplete { .. } => "SourceIncomplete",
+            Self::Cancelled => "Cancelled",
+            Self::Engine { .. } => "RepositoryError",
+        }
+    }
+}
