@@ -1,2 +1,7 @@
-//! The holdfast binary.
-fn main() {}
+//! The `holdfast` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    holdfast::cli::main()
+}
