@@ -8,8 +8,12 @@
 //! error; removing what is not there succeeds; no error and no `Debug` holds a secret.
 
 mod error;
+mod local;
+mod names;
+mod retry;
 
 pub use error::{StorageError, StorageErrorKind};
+pub use retry::{RetryPolicy, RetryStorage};
 
 use std::sync::Arc;
 
@@ -164,16 +168,30 @@ pub enum HostKeyCheck {
 }
 
 /// Connects to a storage. Lazy: an unreachable place is an error of the first use, or of
-/// [`Storage::probe`].
+/// [`Storage::probe`]. What fails for a reason that passes is tried again ([`RetryStorage`]).
 ///
 /// # Errors
 /// When the description itself cannot work (an unreadable private key, a malformed host key).
 pub async fn connect(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
-    let _ = config;
-    Err(StorageError::new(
-        StorageErrorKind::Other,
-        "connect to the storage",
-        "",
-        "this build holds no storage",
-    ))
+    connect_once(config)
+        .await
+        .map(|storage| Arc::new(RetryStorage::new(storage, RetryPolicy::default())) as _)
+}
+
+async fn connect_once(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
+    match config {
+        StorageConfig::Local(config) => Ok(Arc::new(local::LocalStorage::new(config)?)),
+        StorageConfig::S3(config) => Err(StorageError::new(
+            StorageErrorKind::InvalidConfig,
+            "connect",
+            format!("s3://{}", config.bucket),
+            "this build holds no S3 storage",
+        )),
+        StorageConfig::Sftp(config) => Err(StorageError::new(
+            StorageErrorKind::InvalidConfig,
+            "connect",
+            format!("sftp://{}", config.host),
+            "this build holds no SFTP storage",
+        )),
+    }
 }
