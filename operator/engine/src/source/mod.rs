@@ -7,6 +7,8 @@
 //!
 //! Putting back reads through [`Content`].
 
+pub mod mongodb;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
