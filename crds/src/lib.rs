@@ -6,10 +6,10 @@
 //! The rules hold in three layers, and all three hold in both hosts:
 //!
 //! 1. the schema (types, patterns, defaults, `oneOf`), which the API server
-//!    checks in a cluster and `manifest` checks for plain files;
+//!    checks in a cluster and [`manifest`] checks for plain files;
 //! 2. the CEL rules inside the schema, for what spans several fields;
 //! 3. [`rules`], for what neither can say (cron, time zones): the reconcilers
-//!    call it in a cluster, `manifest` calls it for plain files.
+//!    call it in a cluster, [`manifest`] calls it for plain files.
 
 // KubeSchema repeats each struct, `pub` and all, inside a function.
 #![allow(unreachable_pub)]
@@ -17,7 +17,9 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod backup;
+pub mod crdgen;
 pub mod destination;
+pub mod manifest;
 pub mod meta;
 pub mod policy;
 pub mod quantity;
@@ -29,6 +31,7 @@ pub mod secret;
 pub mod source;
 
 mod patterns;
+mod schema;
 
 pub use backup::{Backup, BackupCopy, BackupSpec, BackupStatus};
 pub use destination::{

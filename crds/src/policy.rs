@@ -123,6 +123,7 @@ pub struct Hooks {
 pub struct Hook {
     /// The program and its arguments.
     #[schemars(length(min = 1, max = 256), extend("items" = {"type": "string", "maxLength": 65536}))]
+    #[x_kube(validation = Rule::new("self.size() == 0 || self[0] != ''").message("a command begins with the program to run: write its path first"))]
     pub command: Vec<String>,
     /// How long it may take before it is ended and counts as failed.
     #[serde(default = "ten_minutes")]

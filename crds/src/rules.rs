@@ -1,9 +1,14 @@
 //! The rules that neither the schema nor CEL can say, and the words for them.
 //!
-//! [`Check::check`] is called for plain files by `crate::manifest` and by the
+//! [`Check::check`] is called for plain files by [`crate::manifest`] and by the
 //! reconcilers in a cluster, so that both hosts refuse the same specs.
 
-use crate::{Backup, BackupPolicy, Destination, Restore, RestoreTarget, ScheduleError};
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{Backup, BackupPolicy, Destination, Duration, ParseQuantityError, Restore, schedule};
 
 /// A rule that a resource breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,48 +45,100 @@ pub trait Check {
 
 impl Check for Destination {
     fn check(&self) -> Vec<Violation> {
-        Vec::new()
+        check_spec(&self.spec)
     }
 }
 
 impl Check for Backup {
     fn check(&self) -> Vec<Violation> {
-        Vec::new()
+        check_spec(&self.spec)
     }
 }
 
 impl Check for BackupPolicy {
     fn check(&self) -> Vec<Violation> {
-        let mut violations = Vec::new();
-        if let Some(schedule) = &self.spec.schedule {
-            let mut push = |field: &str, error: ScheduleError| {
-                violations.push(Violation::new(format!("/spec/schedule/{field}"), error));
-            };
-            let _ = schedule.cron().map_err(|error| push("cron", error));
-            let _ = schedule
-                .time_zone()
-                .map_err(|error| push("timeZone", error));
-        }
-        violations
+        check_spec(&self.spec)
     }
 }
 
 impl Check for Restore {
     fn check(&self) -> Vec<Violation> {
-        let mut violations = Vec::new();
-        if let RestoreTarget::Mongodb(target) = &self.spec.to {
-            for (from, to) in &target.rename {
-                if let Some(message) = check_rename(from, to) {
-                    let key = escape_pointer(from);
-                    violations.push(Violation::new(
-                        format!("/spec/to/mongodb/rename/{key}"),
-                        message,
-                    ));
-                }
-            }
-        }
-        violations
+        check_spec(&self.spec)
     }
+}
+
+fn check_spec(spec: &impl Serialize) -> Vec<Violation> {
+    match serde_json::to_value(spec) {
+        Ok(spec) => check_value(&json!({ "spec": spec })),
+        Err(error) => vec![Violation::new("/spec", error)],
+    }
+}
+
+/// The same for a document of any kind that need not be in order otherwise:
+/// its other mistakes shall not hide those that are found here.
+pub(crate) fn check_value(document: &Value) -> Vec<Violation> {
+    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
+    let mut violations = Vec::new();
+    let cron = "/spec/schedule/cron";
+    if let Some(Err(error)) = text(cron).map(schedule::parse_cron) {
+        violations.push(Violation::new(cron, error));
+    }
+    let time_zone = "/spec/schedule/timeZone";
+    if let Some(Err(error)) = text(time_zone).map(schedule::parse_time_zone) {
+        violations.push(Violation::new(time_zone, error));
+    }
+    let rename = "/spec/to/mongodb/rename";
+    let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
+    for (from, to) in document
+        .pointer(rename)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let Some(to) = to.as_str() else { continue };
+        let pointer = format!("{rename}/{}", escape_pointer(from));
+        if let Some(message) = check_rename(from, to) {
+            violations.push(Violation::new(pointer, message));
+        } else if let Some(other) = targets.insert(to, from) {
+            let message =
+                format!("`{other}` and `{from}` both become `{to}`: give each its own name");
+            violations.push(Violation::new(pointer, message));
+        }
+    }
+    // Values that the schema's patterns cannot bound.
+    for (pointer, value) in durations(document) {
+        if let Err(error @ ParseQuantityError::Overflow(_)) = value.parse::<Duration>() {
+            violations.push(Violation::new(pointer, error));
+        }
+    }
+    violations
+}
+
+/// Every duration of a document, with its pointer.
+fn durations(document: &Value) -> Vec<(String, &str)> {
+    let mut found = Vec::new();
+    let mut look = |pointer: String| {
+        if let Some(text) = document.pointer(&pointer).and_then(Value::as_str) {
+            found.push((pointer, text));
+        }
+    };
+    let length = |pointer: &str| {
+        document
+            .pointer(pointer)
+            .and_then(Value::as_array)
+            .map(Vec::len)
+            .unwrap_or_default()
+    };
+    look("/spec/retention/keepWithin".to_owned());
+    for index in 0..length("/spec/destinations") {
+        look(format!("/spec/destinations/{index}/retention/keepWithin"));
+    }
+    for hook in ["before", "after", "onFailure"] {
+        for index in 0..length(&format!("/spec/hooks/{hook}")) {
+            look(format!("/spec/hooks/{hook}/{index}/timeout"));
+        }
+    }
+    found
 }
 
 /// What is wrong with one entry of `rename`.

@@ -2,6 +2,7 @@
 
 use croner::{
     Cron,
+    errors::CronError,
     parser::{CronParser, Seconds, Year},
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -59,8 +60,11 @@ pub enum ScheduleError {
     },
     /// No such time zone.
     #[error(
-        "unknown time zone `{name}`{}: write an IANA name such as Europe/Paris or UTC",
-        nearest.as_ref().map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
+        "unknown time zone `{name}`: {}",
+        match nearest {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => "write an IANA name such as Europe/Paris or UTC".to_owned(),
+        }
     )]
     TimeZone {
         /// The name given.
@@ -109,7 +113,9 @@ pub fn parse_cron(text: &str) -> Result<Cron, ScheduleError> {
         .seconds(Seconds::Disallowed)
         .year(Year::Disallowed)
         .build();
-    let cron = parser.parse(text).map_err(|error| wrong(reason(&error)))?;
+    let cron = parser
+        .parse(text)
+        .map_err(|error| wrong(reason(text, &parser, &error)))?;
     // A date that does not exist, such as the 31st of February, parses. The
     // search is bounded, so from any fixed moment the answer is the same.
     let start = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
@@ -121,16 +127,22 @@ pub fn parse_cron(text: &str) -> Result<Cron, ScheduleError> {
     }
 }
 
-/// The library's reason without its own prefix and full stop.
-fn reason(error: &croner::errors::CronError) -> String {
-    use croner::errors::CronError as E;
-    let text = match error {
-        E::InvalidPattern(text) | E::IllegalCharacters(text) | E::ComponentError(text) => {
-            text.clone()
+/// Which field is wrong; in the library's words when none is by itself.
+fn reason(text: &str, parser: &CronParser, error: &CronError) -> String {
+    const NAMES: [&str; 5] = ["minute", "hour", "day of month", "month", "day of week"];
+    for (index, (name, field)) in NAMES.iter().zip(text.split_whitespace()).enumerate() {
+        let mut alone = ["*"; 5];
+        alone[index] = field;
+        if parser.parse(&alone.join(" ")).is_err() {
+            return format!("the {name} `{field}` is not possible");
         }
+    }
+    match error {
+        CronError::InvalidPattern(text)
+        | CronError::IllegalCharacters(text)
+        | CronError::ComponentError(text) => text.trim_end_matches('.').to_owned(),
         other => other.to_string(),
-    };
-    text.trim_end_matches('.').to_owned()
+    }
 }
 
 /// Finds a time zone by its IANA name, in the database inside the program.

@@ -54,7 +54,7 @@ pub(crate) mod uri_rules {
     /// What to do when it is not.
     pub(crate) const SCHEME_MESSAGE: &str = "uri must begin with mongodb:// or mongodb+srv://; write for example mongodb://db:27017/?replicaSet=rs0";
     /// It holds no password, neither that of the user nor one among the options.
-    pub(crate) const SECRET: &str = r"!has(self.uri) || !(self.uri.matches('^[^?]*//[^/?@]*:[^?]*@') || self.uri.matches('(?i)[?&](tlsCertificateKeyFilePassword|sslPEMKeyPassword|proxyPassword)=') || self.uri.matches('(?i)AWS_SESSION_TOKEN'))";
+    pub(crate) const SECRET: &str = r"!has(self.uri) || !(self.uri.matches('^[^?]*//[^/?@]*:[^?]*@|^[^/]*//[^/@,]*:[^/@]*[^0-9/@,?][^/@]*@') || self.uri.matches('(?i)[?&](tlsCertificateKeyFilePassword|sslPEMKeyPassword|proxyPassword)=') || self.uri.matches('(?i)AWS_SESSION_TOKEN'))";
     /// What to do when it does.
     pub(crate) const SECRET_MESSAGE: &str = "uri holds a password, and this file is no place for one: put the whole URI into a Secret, an environment variable or a file, and name that in uriFrom instead of uri";
 }
