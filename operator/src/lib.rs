@@ -5,5 +5,6 @@
 
 pub mod cli;
 pub mod host;
+pub mod journal;
 pub mod reconcile;
 pub mod run;
