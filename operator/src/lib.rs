@@ -6,5 +6,6 @@
 pub mod cli;
 pub mod host;
 pub mod journal;
+pub mod plan;
 pub mod reconcile;
 pub mod run;

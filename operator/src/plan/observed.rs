@@ -1,0 +1,252 @@
+//! What a plan starts from: the state that was observed, as plain values.
+
+use std::collections::BTreeMap;
+
+use holdfast_engine::class::ErrorClass;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{Outcome, Run, RunKind};
+
+/// One backup of the policy at one destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Its id at this destination.
+    pub id: String,
+    /// What its copies at other destinations have in common with it: the id of the snapshot that
+    /// was first written.
+    pub identity: String,
+    /// The moment that it shows.
+    pub time: Timestamp,
+    /// The tags that the user chose, without those of Holdfast.
+    pub tags: Vec<String>,
+}
+
+/// What is known of one destination of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DestinationState {
+    /// It is open, and these are the snapshots in it that are of this policy. Those of other
+    /// policies, and of others altogether, are left out.
+    Open {
+        /// The id of the repository.
+        repository_id: String,
+        /// The backups of this policy, in any order.
+        snapshots: Vec<Snapshot>,
+    },
+    /// The place can be reached, is empty, and holds no repository yet.
+    Empty,
+    /// It cannot be used now, or the declaration of it is missing or wrong.
+    Unusable {
+        /// What comes next.
+        class: ErrorClass,
+        /// The reason for a condition, in CamelCase.
+        reason: String,
+        /// What was attempted, what came back, what to do.
+        message: String,
+    },
+}
+
+/// One destination of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationObservation {
+    /// What is known of it now.
+    pub state: DestinationState,
+    /// The id of the repository that was seen here before; its loss is not repaired by an empty one.
+    pub known_repository_id: Option<String>,
+    /// Whether backups were forgotten since the last prune that ended well, or a prune failed.
+    pub prune_pending: bool,
+    /// Whether a run, of any policy, is writing to it or pruning it.
+    pub busy: bool,
+}
+
+/// How the latest attempts at one thing ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempts {
+    /// Failed attempts since the last success.
+    pub failures: u32,
+    /// The class of the latest failure. A run that was killed counts as transient.
+    pub class: ErrorClass,
+    /// What went wrong the last time, as a person reads it.
+    pub message: String,
+    /// When the latest attempt ended.
+    pub ended: Timestamp,
+    /// The fingerprint of the spec and secrets it was made with.
+    pub fingerprint: Option<String>,
+    /// The latest time that one of them was scheduled for, if any was.
+    pub scheduled_for: Option<Timestamp>,
+    /// Whether the process that made the latest attempt was killed.
+    pub interrupted: bool,
+}
+
+/// A run that is in progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Its id in the journal.
+    pub id: String,
+    /// What it does.
+    pub kind: RunKind,
+    /// Since when.
+    pub started: Timestamp,
+}
+
+/// What is known of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyObservation {
+    /// When the policy was first seen (in a cluster: created).
+    pub first_seen: Timestamp,
+    /// For which time the latest scheduled backup started.
+    pub last_scheduled: Option<Timestamp>,
+    /// Whether a backup of the policy was ever tried, as far as the journal goes back.
+    pub ever_ran: bool,
+    /// By name; every destination of the policy must be there.
+    pub destinations: BTreeMap<String, DestinationObservation>,
+    /// Runs of this policy in progress that stand in the way of others: those that change its
+    /// backups, and restores into its own source.
+    pub running: Vec<Running>,
+    /// Failed attempts that no success followed, by what was attempted.
+    pub attempts: BTreeMap<Task, Attempts>,
+    /// Backup objects that ask for a run and have not had one.
+    pub requests: Vec<BackupRequest>,
+    /// A Restore into the policy's own source that is not done yet: a backup that ran before it
+    /// would take what is to be replaced for the newest restore point.
+    pub restore_pending: Option<String>,
+}
+
+/// What can be attempted for a policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Task {
+    /// A backup on schedule.
+    Backup,
+    /// The backup that a Backup object asks for, by its name.
+    Request(String),
+    /// A copy to a destination.
+    Copy(String),
+    /// Forgetting at a destination.
+    Forget(String),
+    /// A prune of a destination.
+    Prune(String),
+}
+
+/// A Backup object that asks for a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupRequest {
+    /// Its name.
+    pub name: String,
+    /// Tags besides those of the policy.
+    pub tags: Vec<String>,
+    /// When it was created, or first seen.
+    pub created: Timestamp,
+}
+
+impl Attempts {
+    /// The failures since the last success among `runs`, which are those at one thing, newest
+    /// first. `None` when the latest ended well, or there is none.
+    #[must_use]
+    pub fn of<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Option<Self> {
+        let mut attempts: Option<Self> = None;
+        for run in runs {
+            let Some(ending) = &run.ending else { continue };
+            if ending.outcome == Outcome::Succeeded {
+                break;
+            }
+            match &mut attempts {
+                Some(attempts) => {
+                    attempts.failures = attempts.failures.saturating_add(1);
+                    attempts.scheduled_for = attempts.scheduled_for.max(run.scheduled_for);
+                }
+                None => {
+                    let error = ending.error.as_ref();
+                    attempts = Some(Self {
+                        failures: 1,
+                        class: error.map_or(ErrorClass::Transient, |error| error.class.into()),
+                        message: error.map_or_else(String::new, |error| error.message.clone()),
+                        ended: ending.at,
+                        fingerprint: run.fingerprint.clone(),
+                        scheduled_for: run.scheduled_for,
+                        interrupted: ending.outcome == Outcome::Interrupted,
+                    });
+                }
+            }
+        }
+        attempts
+    }
+}
+
+/// The part of a policy's observation that the journal knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyHistory {
+    /// For which time the latest scheduled backup started.
+    pub last_scheduled: Option<Timestamp>,
+    /// Whether a backup was ever tried.
+    pub ever_ran: bool,
+    /// Runs in progress.
+    pub running: Vec<Running>,
+    /// Failed attempts that no success followed.
+    pub attempts: BTreeMap<Task, Attempts>,
+}
+
+impl PolicyHistory {
+    /// Reads it from the policy's runs, newest first.
+    #[must_use]
+    pub fn of(runs: &[Run]) -> Self {
+        let mut by_task: BTreeMap<Task, Vec<&Run>> = BTreeMap::new();
+        let mut history = Self::default();
+        for run in runs {
+            // A restore or an export only reads the backups. One into the policy's own source
+            // stands in its way too, but only the Restore knows where it writes.
+            let in_the_way = run.kind.changes_backups() || run.kind == RunKind::Prune;
+            if run.ending.is_none() && in_the_way {
+                history.running.push(Running {
+                    id: run.id.clone(),
+                    kind: run.kind,
+                    started: run.started,
+                });
+            }
+            if run.kind == RunKind::Backup {
+                history.ever_ran = true;
+                history.last_scheduled = history.last_scheduled.max(run.scheduled_for);
+            }
+            if let Some(task) = Task::of(run) {
+                by_task.entry(task).or_default().push(run);
+            }
+        }
+        history.attempts = by_task
+            .into_iter()
+            .filter_map(|(task, runs)| Some((task, Attempts::of(runs)?)))
+            .collect();
+        history
+    }
+}
+
+impl Task {
+    /// What a run attempted, where a plan decides about its repetition.
+    #[must_use]
+    pub fn of(run: &Run) -> Option<Self> {
+        let destination = || run.destination.clone();
+        match run.kind {
+            RunKind::Backup => Some(run.object.clone().map_or(Self::Backup, Self::Request)),
+            RunKind::Copy => destination().map(Self::Copy),
+            RunKind::Forget => destination().map(Self::Forget),
+            RunKind::Prune => destination().map(Self::Prune),
+            RunKind::Restore | RunKind::Check | RunKind::Delete | RunKind::Export => None,
+        }
+    }
+}
+
+impl From<&holdfast_engine::repository::Snapshot> for Snapshot {
+    fn from(snapshot: &holdfast_engine::repository::Snapshot) -> Self {
+        use holdfast_engine::repository::{POLICY_TAG, TAG};
+        Self {
+            id: snapshot.id.clone(),
+            identity: snapshot.identity().to_owned(),
+            time: snapshot.time,
+            tags: snapshot
+                .tags
+                .iter()
+                .filter(|tag| *tag != TAG && !tag.starts_with(POLICY_TAG))
+                .cloned()
+                .collect(),
+        }
+    }
+}
