@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod host;
 pub mod journal;
+pub mod metrics;
 pub mod plan;
 pub mod reconcile;
 pub mod run;

@@ -1,0 +1,252 @@
+//! Tests of the metrics: the text as a golden file, the rules of promtool, restarts, deletions.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use prometheus::TextEncoder;
+use serde_json::json;
+
+use super::*;
+use crate::journal::{Ending, FailureClass, Figures, NewRun, ObjectKey, RunError};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_750_000_000 + second).unwrap()
+}
+
+fn open(directory: &Path) -> Journal {
+    Journal::open(directory, at(0)).unwrap().0
+}
+
+fn new_run(kind: RunKind) -> NewRun {
+    NewRun {
+        kind,
+        namespace: "default".to_owned(),
+        policy: (kind != RunKind::Check).then(|| "shop".to_owned()),
+        destination: Some("wasabi".to_owned()),
+        object: None,
+        scheduled_for: None,
+        fingerprint: None,
+    }
+}
+
+/// Three backups that ended well, a check, and a backup that failed.
+fn fill(journal: &Journal) {
+    for (start, seconds) in [(0, 3), (200_000, 70), (400_000, 100_000)] {
+        let run = journal.start(new_run(RunKind::Backup), at(start)).unwrap();
+        let figures = Figures {
+            read_bytes: Some(1_000_000),
+            added_bytes: Some(10_000),
+            stored_bytes: Some(4_000),
+            documents: Some(1_234),
+            ..Figures::default()
+        };
+        let ending = Ending::succeeded(at(start + seconds), figures, Some("5f1c".to_owned()));
+        journal.finish(&run.id, ending).unwrap();
+    }
+    let run = journal.start(new_run(RunKind::Check), at(500_000)).unwrap();
+    let ending = Ending::succeeded(at(500_100), Figures::default(), None);
+    journal.finish(&run.id, ending).unwrap();
+    let run = journal
+        .start(new_run(RunKind::Backup), at(600_000))
+        .unwrap();
+    let error = RunError {
+        message: "cannot reach the database".to_owned(),
+        class: FailureClass::Transient,
+        reason: "Unreachable".to_owned(),
+    };
+    journal
+        .finish(&run.id, Ending::failed(at(600_005), error))
+        .unwrap();
+}
+
+fn declare(metrics: &Metrics) {
+    let policy = PolicyFacts {
+        suspended: false,
+        next_run: Some(at(700_000)),
+        newest_backup: Some(at(400_000)),
+    };
+    let destination = DestinationFacts {
+        up: Some(true),
+        backups: Some(3),
+        stored_bytes: Some(12_000),
+        last_check: None,
+    };
+    metrics.set_policy("default", "shop", policy);
+    metrics.set_destination("default", "wasabi", destination);
+}
+
+fn text(registry: &Registry) -> String {
+    TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap()
+}
+
+fn registered(journal: &Journal) -> (Registry, Metrics) {
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry, journal.clone()).unwrap();
+    (registry, metrics)
+}
+
+#[test]
+fn the_text_is_as_written_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(directory.path());
+    fill(&journal);
+    let (registry, metrics) = registered(&journal);
+    declare(&metrics);
+    let _open = journal
+        .start(new_run(RunKind::Backup), at(600_100))
+        .unwrap();
+    let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    insta::assert_snapshot!(text(&registry).replace(&version, "version=\"VERSION\""));
+}
+
+#[test]
+fn after_a_restart_nothing_is_different() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(directory.path());
+    fill(&journal);
+    let policy = ObjectKey::new("BackupPolicy", "default", "shop");
+    let destination = ObjectKey::new("Destination", "default", "wasabi");
+    let record = journal
+        .observe_object(&policy, &json!({"suspend": false}), at(0))
+        .unwrap();
+    let status = json!({
+        "nextRunTime": at(700_000).to_string(),
+        "lastBackup": {"id": "5f1c", "time": at(400_000).to_string()},
+    });
+    journal
+        .set_object_status(&policy, &record.uid, &status)
+        .unwrap();
+    let record = journal
+        .observe_object(&destination, &json!({}), at(0))
+        .unwrap();
+    let status = json!({
+        "conditions": [{"type": "Ready", "status": "True"}], "backups": 3, "storedBytes": 12_000,
+    });
+    journal
+        .set_object_status(&destination, &record.uid, &status)
+        .unwrap();
+    let (registry, metrics) = registered(&journal);
+    declare(&metrics);
+    let before = text(&registry);
+    assert!(
+        before.contains(
+            "holdfast_runs_total{namespace=\"default\",policy=\"shop\",kind=\"backup\",result=\"Succeeded\"} 3"
+        ),
+        "{before}"
+    );
+    drop((registry, metrics, journal));
+    // Before the first pass.
+    let (registry, _metrics) = registered(&open(directory.path()));
+    assert_eq!(text(&registry), before);
+}
+
+#[test]
+fn a_run_of_another_process_is_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let (registry, metrics) = registered(&open(directory.path()));
+    declare(&metrics);
+    fill(&open(directory.path()));
+    let line = "holdfast_consecutive_failures{namespace=\"default\",policy=\"shop\"} 1";
+    assert!(text(&registry).contains(line));
+}
+
+#[test]
+fn series_of_deleted_objects_go_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(directory.path());
+    fill(&journal);
+    let (registry, metrics) = registered(&journal);
+    declare(&metrics);
+    assert!(text(&registry).contains("policy=\"shop\""));
+    metrics.retain(&BTreeSet::new(), &BTreeSet::new());
+    let text = text(&registry);
+    assert!(!text.contains("shop") && !text.contains("wasabi"), "{text}");
+    assert!(text.contains("holdfast_build_info"));
+}
+
+#[test]
+fn a_lost_journal_does_not_hide_the_backups_that_are_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let (registry, metrics) = registered(&open(directory.path()));
+    declare(&metrics);
+    let line =
+        "holdfast_last_success_timestamp_seconds{namespace=\"default\",policy=\"shop\"} 1750400000";
+    assert!(text(&registry).contains(line));
+}
+
+#[test]
+fn a_registry_takes_them_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(directory.path());
+    let (registry, _metrics) = registered(&journal);
+    assert!(matches!(
+        Metrics::register(&registry, journal),
+        Err(MetricsError::Registry(_))
+    ));
+}
+
+/// The rules of `promtool check metrics`.
+#[test]
+fn names_and_types_keep_the_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(directory.path());
+    fill(&journal);
+    let (registry, metrics) = registered(&journal);
+    declare(&metrics);
+    let text = text(&registry);
+    let mut helped = BTreeSet::new();
+    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(help.ends_with('.'), "{line}");
+            assert!(helped.insert(name), "HELP twice: {name}");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(helped.contains(name), "no HELP: {name}");
+            assert!(types.insert(name, kind).is_none(), "TYPE twice: {name}");
+            check_name(name, kind);
+        } else {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let is_histogram = |base: &&str| types.get(base) == Some(&"histogram");
+            let base = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix).filter(is_histogram))
+                .unwrap_or(name);
+            assert!(types.contains_key(base), "no TYPE: {line}");
+            let value = line.rsplit(' ').next().unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    // Every family that is defined has a value in this state, but that of files: the source is a
+    // database.
+    assert_eq!(types.len() + 1, families::descriptions().unwrap().len());
+}
+
+fn check_name(name: &str, kind: &str) {
+    assert!(name.starts_with("holdfast_"));
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    assert!(name.bytes().all(allowed), "{name}");
+    assert_eq!(
+        kind == "counter",
+        name.ends_with("_total"),
+        "{name} is a {kind}"
+    );
+    for word in [
+        "gauge",
+        "counter",
+        "histogram",
+        "_ms",
+        "milli",
+        "kilo",
+        "minutes",
+        "hours",
+    ] {
+        assert!(!name.contains(word), "{name}");
+    }
+    for suffix in ["_count", "_sum", "_bucket"] {
+        assert!(!name.ends_with(suffix), "{name}");
+    }
+}
