@@ -3,8 +3,9 @@
 //! A file per verb. Exit codes: 0 done, 1 something failed, 2 the command or the files are wrong.
 
 mod arguments;
+pub mod output;
 
-pub use arguments::{Cli, Verb};
+pub use arguments::{Cli, OutputFormat, Verb};
 
 use std::process::ExitCode;
 
