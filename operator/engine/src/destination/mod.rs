@@ -11,6 +11,8 @@ mod error;
 mod local;
 mod names;
 mod retry;
+mod s3;
+mod sftp;
 
 pub use error::{StorageError, StorageErrorKind};
 pub use retry::{RetryPolicy, RetryStorage};
@@ -181,17 +183,7 @@ pub async fn connect(config: &StorageConfig) -> Result<Arc<dyn Storage>, Storage
 async fn connect_once(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
     match config {
         StorageConfig::Local(config) => Ok(Arc::new(local::LocalStorage::new(config)?)),
-        StorageConfig::S3(config) => Err(StorageError::new(
-            StorageErrorKind::InvalidConfig,
-            "connect",
-            format!("s3://{}", config.bucket),
-            "this build holds no S3 storage",
-        )),
-        StorageConfig::Sftp(config) => Err(StorageError::new(
-            StorageErrorKind::InvalidConfig,
-            "connect",
-            format!("sftp://{}", config.host),
-            "this build holds no SFTP storage",
-        )),
+        StorageConfig::S3(config) => Ok(Arc::new(s3::S3Storage::new(config).await?)),
+        StorageConfig::Sftp(config) => Ok(Arc::new(sftp::SftpStorage::new(config)?)),
     }
 }
