@@ -32,3 +32,53 @@ pub(crate) const NAMESPACE: &str = r#"^[^./\\ "$]+\..+$"#;
 pub(crate) const SELECTION: &str = r#"^(/.*|[^./\\ "$]+\..+)$"#;
 /// The id of a snapshot, or its beginning, or `latest`.
 pub(crate) const BACKUP_ID: &str = "^(latest|[0-9a-f]{4,64})$";
+
+/// What a pattern asks for, and what was found instead. What may be a secret
+/// is not repeated.
+pub(crate) fn meaning(pattern: &str, found: &str) -> Option<String> {
+    Some(match pattern {
+            DURATION => format!(
+                "`{found}` is not a duration: write a number with a unit (s, m, h, d, w), such as 90s, 5m, 1h30m or 2d"
+            ),
+            BYTES => format!(
+                "`{found}` is not a size: write a number with a suffix, such as 500Mi or 5Gi"
+            ),
+            NAME => format!(
+                "`{found}` cannot be a name: use small letters, digits, `-` and `.`, with a letter or digit at both ends"
+            ),
+            TAG => format!(
+                "`{found}` cannot be a tag: a tag is not empty, has no comma, and no space at its ends"
+            ),
+            NAMESPACE => format!(
+                "`{found}` is not a namespace: write database.collection, such as shop.orders, or shop.* for a whole database"
+            ),
+            SELECTION => format!(
+                "`{found}` is neither a namespace nor a path: write database.collection, such as shop.orders, or an absolute path"
+            ),
+            BACKUP_ID => format!(
+                "`{found}` is not the id of a backup: write `latest`, or at least the first 4 characters of an id as `holdfast backups` shows it"
+            ),
+            ABSOLUTE_PATH => {
+                "a path must be absolute, that is, begin with /".to_owned()
+            }
+            ENV => {
+                "this is not the name of an environment variable: write the name (letters, digits, `_`), never the secret itself".to_owned()
+            }
+            SECRET_KEY => {
+                "this is not the key of an entry of a Secret: use letters, digits, `-`, `_` and `.`".to_owned()
+            }
+            ENDPOINT => {
+                "this is not the URL of a service: write http:// or https:// and a host, such as https://s3.eu-central-1.wasabisys.com, without a user, a password or a query".to_owned()
+            }
+            BUCKET => format!(
+                "`{found}` cannot be a bucket: write its name alone, without s3:// and without a path (that goes into prefix)"
+            ),
+            HOST_KEY => {
+                "this is not a public host key: write its type and its base64 text, such as \"ssh-ed25519 AAAA…\" (ssh-keyscan HOST prints it after the host)".to_owned()
+            }
+            HOST => format!(
+                "`{found}` is not a host: write its name or address alone; user, port and path have fields of their own"
+            ),
+            _ => return None,
+        })
+}

@@ -201,7 +201,6 @@ fn later_fields_are_left_out() {
         "pricing",
         "maintenance",
         "monthlyCost",
-        "pointInTimeInterval",
         "drill",
         "anomaly",
         "notify",

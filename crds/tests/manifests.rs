@@ -266,6 +266,8 @@ fn a_field_can_be_located() {
 #[case("&a [*a]")]
 #[case("<<: 3")]
 #[case("- - - - - -")]
+#[case("--- \u{1}\n---\n\u{1}\n--- @\n--- `\n%\n--- %\n---")]
+#[case("# a\n--- \"\n---\n--- [\n--- {")]
 #[case("apiVersion: holdfast.dev/v1alpha1\nkind: Backup\nmetadata: 3\nspec: []\n")]
 #[case("apiVersion: holdfast.dev/v1alpha1\nkind: [a]\n")]
 #[case("apiVersion: 3\nkind: Backup\n")]

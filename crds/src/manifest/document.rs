@@ -14,8 +14,9 @@ use serde_json::Value;
 use super::{
     Ignored, Kind, Loaded, Location, ObjectKey, Parsed, Resource,
     explain::{self, Finding},
-    location, problem,
-    yaml::{Content, Mark, Node},
+    location,
+    node::{Content, Mark, Node},
+    problem,
 };
 use crate::{
     API_VERSION, Backup, BackupPolicy, DEFAULT_NAMESPACE, Destination, GROUP, Restore, VERSION,

@@ -10,7 +10,7 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use super::yaml::{Content, Mark, Node};
+use super::node::{Content, Mark, Node};
 use crate::{patterns, rules};
 
 /// Something wrong in a document.
@@ -360,52 +360,7 @@ impl<'a> Context<'a> {
     /// What the pattern at this place asks for.
     fn pattern_meaning(&self, instance: &Value) -> Option<String> {
         let pattern = self.schema.get("pattern")?.as_str()?;
-        let found = instance.as_str().unwrap_or_default();
-        Some(match pattern {
-            patterns::DURATION => format!(
-                "`{found}` is not a duration: write a number with a unit (s, m, h, d, w), such as 90s, 5m, 1h30m or 2d"
-            ),
-            patterns::BYTES => format!(
-                "`{found}` is not a size: write a number with a suffix, such as 500Mi or 5Gi"
-            ),
-            patterns::NAME => format!(
-                "`{found}` cannot be a name: use small letters, digits, `-` and `.`, with a letter or digit at both ends"
-            ),
-            patterns::TAG => format!(
-                "`{found}` cannot be a tag: a tag is not empty, has no comma, and no space at its ends"
-            ),
-            patterns::NAMESPACE => format!(
-                "`{found}` is not a namespace: write database.collection, such as shop.orders, or shop.* for a whole database"
-            ),
-            patterns::SELECTION => format!(
-                "`{found}` is neither a namespace nor a path: write database.collection, such as shop.orders, or an absolute path"
-            ),
-            patterns::BACKUP_ID => format!(
-                "`{found}` is not the id of a backup: write `latest`, or at least the first 4 characters of an id as `holdfast backups` shows it"
-            ),
-            patterns::ABSOLUTE_PATH => {
-                "a path must be absolute, that is, begin with /".to_owned()
-            }
-            patterns::ENV => {
-                "this is not the name of an environment variable: write the name (letters, digits, `_`), never the secret itself".to_owned()
-            }
-            patterns::SECRET_KEY => {
-                "this is not the key of an entry of a Secret: use letters, digits, `-`, `_` and `.`".to_owned()
-            }
-            patterns::ENDPOINT => {
-                "this is not the URL of a service: write http:// or https:// and a host, such as https://s3.eu-central-1.wasabisys.com, without a user, a password or a query".to_owned()
-            }
-            patterns::BUCKET => format!(
-                "`{found}` cannot be a bucket: write its name alone, without s3:// and without a path (that goes into prefix)"
-            ),
-            patterns::HOST_KEY => {
-                "this is not a public host key: write its type and its base64 text, such as \"ssh-ed25519 AAAA…\" (ssh-keyscan HOST prints it after the host)".to_owned()
-            }
-            patterns::HOST => format!(
-                "`{found}` is not a host: write its name or address alone; user, port and path have fields of their own"
-            ),
-            _ => return None,
-        })
+        patterns::meaning(pattern, instance.as_str().unwrap_or_default())
     }
 
     fn wrong_type(&self, kind: &TypeKind, instance: &Value) -> String {

@@ -8,7 +8,9 @@
 
 mod document;
 mod explain;
+mod node;
 mod references;
+mod scalar;
 mod yaml;
 
 use std::{
@@ -151,7 +153,7 @@ pub struct Loaded {
     pub resource: Resource,
     /// Where its document begins.
     pub location: Location,
-    node: Arc<yaml::Node>,
+    node: Arc<node::Node>,
 }
 
 impl Loaded {
@@ -226,17 +228,18 @@ pub fn parse(file: &Path, text: &str) -> Parsed {
         document::read(file, root, faulty, &mut parsed);
     }
     parsed.problems.sort();
+    parsed.problems.dedup();
     parsed
 }
 
-fn problem(file: &Path, mark: yaml::Mark, message: impl Into<String>) -> Problem {
+fn problem(file: &Path, mark: node::Mark, message: impl Into<String>) -> Problem {
     Problem {
         location: location(file, mark),
         message: message.into(),
     }
 }
 
-fn location(file: &Path, mark: yaml::Mark) -> Location {
+fn location(file: &Path, mark: node::Mark) -> Location {
     Location {
         file: file.to_owned(),
         line: mark.line,

@@ -1,4 +1,4 @@
-//! YAML (and so JSON) into a tree that knows the line and column of each node.
+//! YAML (and so JSON) into nodes that know their line and column.
 //!
 //! Written over the events of the parser that serde-saphyr itself stands on:
 //! serde throws away where a value stood, and an error without a place is of
@@ -7,40 +7,12 @@
 use std::collections::{HashMap, HashSet};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Tag};
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
 
-/// A place in a file; both count from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Mark {
-    pub(crate) line: usize,
-    pub(crate) column: usize,
-}
-
-/// A value and where it begins.
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) mark: Mark,
-    pub(crate) content: Content,
-}
-
-/// A value.
-#[derive(Clone, Debug)]
-pub(crate) enum Content {
-    /// Null, a boolean, a number or a string.
-    Scalar(Value),
-    /// A list.
-    List(Vec<Node>),
-    /// A mapping, in the order written.
-    Mapping(Vec<Entry>),
-}
-
-/// A key of a mapping and its value.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) key_mark: Mark,
-    pub(crate) value: Node,
-}
+use super::{
+    node::{Content, Entry, Mark, Node},
+    scalar::plain,
+};
 
 /// What is wrong with the YAML itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,48 +42,6 @@ pub(crate) struct Read {
 /// hundred times what a large repository of policies has, and little memory.
 const MAX_NODES: usize = 200_000;
 
-impl Node {
-    /// The same value without its places.
-    pub(crate) fn to_json(&self) -> Value {
-        match &self.content {
-            Content::Scalar(value) => value.clone(),
-            Content::List(items) => items.iter().map(Self::to_json).collect(),
-            Content::Mapping(entries) => {
-                let pairs = entries
-                    .iter()
-                    .map(|entry| (entry.key.clone(), entry.value.to_json()));
-                Value::Object(pairs.collect::<Map<_, _>>())
-            }
-        }
-    }
-
-    /// The value of a key.
-    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
-        self.entry(key).map(|entry| &entry.value)
-    }
-
-    /// A key and its value.
-    pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
-        match &self.content {
-            Content::Mapping(entries) => entries.iter().find(|entry| entry.key == key),
-            _ => None,
-        }
-    }
-
-    /// The value as text.
-    pub(crate) fn as_str(&self) -> Option<&str> {
-        match &self.content {
-            Content::Scalar(Value::String(text)) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// Whether it is null, as is a key with nothing behind it.
-    pub(crate) const fn is_null(&self) -> bool {
-        matches!(self.content, Content::Scalar(Value::Null))
-    }
-}
-
 /// Reads a file of any number of documents. After a fault, reading goes on
 /// with the next document, so that the faults of all of them are told at once.
 pub(crate) fn read(text: &str) -> Read {
@@ -119,7 +49,8 @@ pub(crate) fn read(text: &str) -> Read {
     let mut rest = text;
     let mut lines_before = 0;
     while let Err(begun) = reader.stream(rest, lines_before) {
-        let Some((offset, lines)) = next_document(rest, begun) else {
+        // Never the same document again, wherever its fault lies.
+        let Some((offset, lines)) = next_document(rest, begun.max(1)) else {
             break;
         };
         lines_before += lines;
@@ -424,7 +355,7 @@ impl Reader {
                 content: Content::Scalar(Value::Null),
             };
         };
-        self.nodes += count(target);
+        self.nodes += target.count();
         if self.nodes > MAX_NODES {
             return Node {
                 mark,
@@ -448,50 +379,6 @@ impl Reader {
             }
         }
     }
-}
-
-fn count(node: &Node) -> usize {
-    1 + match &node.content {
-        Content::Scalar(_) => 0,
-        Content::List(items) => items.iter().map(count).sum(),
-        Content::Mapping(entries) => entries.iter().map(|entry| count(&entry.value)).sum(),
-    }
-}
-
-/// A scalar without quotes, as the core schema of YAML 1.2 reads it.
-fn plain(text: &str) -> Value {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
-        _ => {}
-    }
-    number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
-}
-
-fn number(text: &str) -> Option<Number> {
-    if let Some(digits) = text.strip_prefix("0x") {
-        return u64::from_str_radix(digits, 16).ok().map(Number::from);
-    }
-    if let Some(digits) = text.strip_prefix("0o") {
-        return u64::from_str_radix(digits, 8).ok().map(Number::from);
-    }
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let first = unsigned.trim_start_matches('.').chars().next()?;
-    let allowed = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '-' | '+');
-    if !first.is_ascii_digit() || !unsigned.chars().all(allowed) {
-        return None;
-    }
-    if unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-        let digits = text.strip_prefix('+').unwrap_or(text);
-        if let Ok(number) = digits.parse::<i64>() {
-            return Some(number.into());
-        }
-        if let Ok(number) = digits.parse::<u64>() {
-            return Some(number.into());
-        }
-    }
-    text.parse().ok().and_then(Number::from_f64)
 }
 
 /// The parser's words, and what to do for the mistakes that people make most.
