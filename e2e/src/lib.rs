@@ -3,8 +3,23 @@
 //! binary and the stock tools, and stops exactly what it started.
 //!
 //! Where the programs come from: run `e2e/setup` once.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use holdfast_e2e::{Workdir, Workspace, mongod::ReplicaSet};
+//!
+//! let dir = Workdir::new()?;
+//! let server = ReplicaSet::start(&dir).await?;
+//! let workspace = Workspace::new()?;
+//! workspace.local_destination("disk")?;
+//! workspace.mongodb_policy("shop", &server.uri(), &["disk"])?;
+//! workspace.holdfast(["run", "--once", "policies"]).await?.ok()?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod command;
+pub mod holdfast;
 mod janitor;
 pub mod mongod;
 pub mod ports;
@@ -13,7 +28,9 @@ pub mod s3;
 pub mod shared;
 pub mod ssh_agent;
 pub mod sshd;
+pub mod tools;
 pub mod workdir;
 
 pub use command::Output;
+pub use holdfast::Workspace;
 pub use workdir::Workdir;
