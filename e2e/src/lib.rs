@@ -18,12 +18,17 @@
 //! # }
 //! ```
 
+pub mod bank;
+pub mod bson_bytes;
 pub mod command;
+pub mod compare;
+pub mod dataset;
 pub mod holdfast;
 mod janitor;
 pub mod mongod;
 pub mod ports;
 pub mod process;
+pub mod random;
 pub mod s3;
 pub mod shared;
 pub mod ssh_agent;
