@@ -264,10 +264,16 @@ impl fmt::Display for Action {
                 write!(f, "back up {policy} to {destination}: ")?;
                 match (reason, scheduled_for) {
                     (BackupReason::Due { missed: 0 }, Some(time)) => write!(f, "due at {time}"),
+                    (BackupReason::Due { missed: 1 }, Some(time)) => {
+                        write!(f, "due at {time}, the start before it was missed")
+                    }
                     (BackupReason::Due { missed }, Some(time)) => {
                         write!(f, "due at {time}, {missed} earlier starts were missed")
                     }
                     (BackupReason::Due { .. }, None) => f.write_str("due"),
+                    (BackupReason::Retry { failures: 1 }, _) => {
+                        f.write_str("another try after one that failed")
+                    }
                     (BackupReason::Retry { failures }, _) => {
                         write!(f, "another try after {failures} that failed")
                     }

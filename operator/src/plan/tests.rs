@@ -152,7 +152,7 @@ fn a_due_backup_is_made_and_what_follows_is_told() {
     assert_eq!(
         texts(&plan.actions),
         [
-            "back up default/shop to first: due at 2026-01-11T03:00:00Z, 1 earlier starts were missed",
+            "back up default/shop to first: due at 2026-01-11T03:00:00Z, the start before it was missed",
             "wait until 2026-01-12T03:00:00Z: the next backup is due",
         ]
     );
