@@ -7,6 +7,7 @@
 //! | [`connect`] | a client from a secret URI; what kind of deployment answers |
 //! | [`namespace`] | namespaces, include and exclude patterns, file names of a dump |
 //! | [`digest`] | content digests that do not depend on order |
+//! | [`restore`] | putting back: plan, conflicts, parallel load, comparison |
 //! | [`error`] | what can go wrong, and what to do then |
 
 pub mod config;
@@ -14,6 +15,7 @@ pub mod connect;
 pub mod digest;
 pub mod error;
 pub mod namespace;
+pub mod restore;
 
 pub use config::MongodbConfig;
 pub use error::MongodbError;

@@ -1,0 +1,114 @@
+//! Collections, time series and views, created with exactly the options the backup has.
+
+use bson::{Document, doc};
+
+use super::error::{RestoreError, cause, command_code};
+use super::metadata::CollectionMetadata;
+use super::target::{Target, write_concern};
+use crate::source::mongodb::error::code::NAMESPACE_NOT_FOUND;
+use crate::source::mongodb::namespace::Namespace;
+
+/// `NamespaceExists`.
+const NAMESPACE_EXISTS: i32 = 48;
+/// `InvalidOptions`.
+const INVALID_OPTIONS: i32 = 72;
+
+/// Creates what the backup has under this name. UUIDs are not kept: they belong to a deployment.
+pub(super) async fn create(
+    target: &Target,
+    namespace: &Namespace,
+    metadata: &CollectionMetadata,
+) -> Result<(), RestoreError> {
+    let database = target.client.database(&namespace.db);
+    let command = create_command(&namespace.collection, &metadata.options);
+    let error = match database.run_command(command.clone()).await {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    // Servers differ in which of the derived time series options they want to be told.
+    if command_code(&error) == Some(INVALID_OPTIONS)
+        && let Some(simpler) = without_derived_options(&command)
+        && database.run_command(simpler).await.is_ok()
+    {
+        return Ok(());
+    }
+    if command_code(&error) == Some(NAMESPACE_EXISTS) {
+        return Err(RestoreError::Conflict {
+            target: target.address.clone(),
+            conflicts: vec![format!(
+                "{namespace} was made by another program meanwhile ({})",
+                cause(&error)
+            )],
+        });
+    }
+    Err(RestoreError::server(format!("create {namespace}"), &error))
+}
+
+fn create_command(name: &str, options: &Document) -> Document {
+    let mut command = doc! { "create": name };
+    command.extend(options.clone());
+    // No server since 4.0 lets a collection be without its index on `_id`.
+    command.remove("autoIndexId");
+    command.insert("writeConcern", write_concern());
+    command
+}
+
+/// The command without what a time series' granularity already says, if it has such.
+fn without_derived_options(command: &Document) -> Option<Document> {
+    let mut command = command.clone();
+    let timeseries = command.get_document_mut("timeseries").ok()?;
+    timeseries.get("granularity")?;
+    let span = timeseries.remove("bucketMaxSpanSeconds");
+    let rounding = timeseries.remove("bucketRoundingSeconds");
+    (span.is_some() || rounding.is_some()).then_some(command)
+}
+
+/// Drops what is there under this name; that nothing is there is no error.
+pub(super) async fn drop(target: &Target, namespace: &Namespace) -> Result<(), RestoreError> {
+    let command = doc! { "drop": &namespace.collection, "writeConcern": write_concern() };
+    match target
+        .client
+        .database(&namespace.db)
+        .run_command(command)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(error) if command_code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
+        Err(error) => Err(RestoreError::server(format!("drop {namespace}"), &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::{create_command, without_derived_options};
+
+    #[test]
+    fn options_are_passed_on_in_order() {
+        let options = doc! { "autoIndexId": false, "capped": true, "size": 4096, "max": 3 };
+        assert_eq!(
+            create_command("log", &options),
+            doc! {
+                "create": "log", "capped": true, "size": 4096, "max": 3,
+                "writeConcern": { "w": "majority" }
+            }
+        );
+    }
+
+    #[test]
+    fn only_what_the_granularity_says_is_left_out() {
+        let given = doc! { "create": "x", "timeseries": {
+        "timeField": "t", "granularity": "seconds", "bucketMaxSpanSeconds": 3600 } };
+        assert_eq!(
+            without_derived_options(&given),
+            Some(
+                doc! { "create": "x", "timeseries": { "timeField": "t", "granularity": "seconds" } }
+            )
+        );
+        let custom = doc! { "create": "x", "timeseries": {
+        "timeField": "t", "bucketMaxSpanSeconds": 60, "bucketRoundingSeconds": 60 } };
+        assert_eq!(without_derived_options(&custom), None);
+        assert_eq!(without_derived_options(&doc! { "create": "x" }), None);
+    }
+}
