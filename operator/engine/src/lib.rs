@@ -6,6 +6,7 @@
 
 pub mod class;
 pub mod destination;
+pub mod export;
 pub mod manifest;
 pub mod progress;
 pub mod repository;

@@ -12,6 +12,7 @@
 mod conflicts;
 mod content;
 mod dataset;
+mod export;
 mod failures;
 mod measure;
 mod round_trip;

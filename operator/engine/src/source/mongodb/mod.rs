@@ -3,6 +3,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | `archive` | the archive format of mongodump |
 //! | [`config`] | what to read and from where, as plain types |
 //! | [`connect`] | a client from a secret URI; what kind of deployment answers |
 //! | [`namespace`] | namespaces, include and exclude patterns, file names of a dump |
@@ -10,6 +11,7 @@
 //! | [`restore`] | putting back: plan, conflicts, parallel load, comparison |
 //! | [`error`] | what can go wrong, and what to do then |
 
+pub(crate) mod archive;
 pub mod config;
 pub mod connect;
 pub mod digest;
