@@ -28,6 +28,7 @@ mod janitor;
 pub mod mongod;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod s3;
 pub mod shared;

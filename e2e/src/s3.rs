@@ -94,6 +94,11 @@ impl S3 {
         self.server.as_ref().map(Server::id)
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `http://127.0.0.1:PORT`; buckets are in the path.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

@@ -11,8 +11,10 @@ use aws_sdk_s3::types::{
 use holdfast_e2e::bank::Bank;
 use holdfast_e2e::compare::{Scope, Snapshot, differences};
 use holdfast_e2e::dataset::{self, Dataset};
+use holdfast_e2e::holdfast::http_get;
 use holdfast_e2e::mongod::{self, Options, ReplicaSet, Standalone};
 use holdfast_e2e::process::{Signal, exists};
+use holdfast_e2e::proxy::{Mood, Proxy};
 use holdfast_e2e::s3::S3;
 use holdfast_e2e::ssh_agent::SshAgent;
 use holdfast_e2e::sshd::{self, Sshd};
@@ -681,5 +683,36 @@ async fn a_workspace_writes_what_the_design_says() -> Result<()> {
     let text = std::fs::read_to_string(workspace.policies().join("policy-shop.yaml"))?;
     let expected = "apiVersion: holdfast.dev/v1alpha1\nkind: BackupPolicy\nmetadata: {name: shop}\nspec:\n  source:\n    mongodb:\n      uriFrom: {secretKeyRef: {name: shop-mongodb, key: uri}}\n      include: [\"shop.*\"]\n  schedule: {cron: \"0 0 29 2 *\"}\n  destinations:\n  - {name: disk}\n  - {name: bucket}\n  - {name: box}\n  retention: {keepLast: 3}\n";
     ensure!(text == expected, "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proxy_passes_on_stalls_and_cuts() -> Result<()> {
+    let s3 = shared::s3().await?;
+    let proxy = Proxy::start(s3.port()).await?;
+    let get = async || http_get(proxy.port(), "/").await;
+    ensure!(get().await?.starts_with("HTTP/1.1 403"));
+    proxy.set(Mood::Stalled);
+    ensure!(
+        tokio::time::timeout(Duration::from_millis(300), get())
+            .await
+            .is_err(),
+        "it answered"
+    );
+    proxy.set(Mood::Cut);
+    ensure!(
+        !get().await.is_ok_and(|answer| answer.starts_with("HTTP")),
+        "it answered"
+    );
+    proxy.set(Mood::Slow(Duration::from_millis(5)));
+    ensure!(get().await?.starts_with("HTTP/1.1 403"));
+    proxy.set(Mood::Fine);
+    let passed = proxy.passed();
+    ensure!(passed > 200 && proxy.connections() >= 4);
+    proxy.cut_after(10);
+    ensure!(
+        !get().await.is_ok_and(|answer| answer.starts_with("HTTP")),
+        "it answered"
+    );
     Ok(())
 }
