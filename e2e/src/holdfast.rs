@@ -302,8 +302,8 @@ impl Workspace {
         )
     }
 
-    /// The command line: the verb and its arguments as given, then the
-    /// workspace's own folders. It is run in the workspace's folder.
+    /// The command line as given, to be run in the workspace's folder. The
+    /// files, the state and the secrets are named by the environment.
     pub fn command<I, S>(&self, args: I) -> Result<std::process::Command>
     where
         I: IntoIterator<Item = S>,
@@ -313,14 +313,11 @@ impl Workspace {
         command
             .current_dir(self.path())
             .env("HOLDFAST_FILES", self.policies())
-            .env("XDG_STATE_HOME", self.state())
+            .env("HOLDFAST_STATE_DIR", self.state())
+            .env("HOLDFAST_SECRETS_DIR", self.join("secrets"))
             .env("NO_COLOR", "1")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .args(args)
-            .arg("--state-dir")
-            .arg(self.state())
-            .arg("--secrets-dir")
-            .arg(self.join("secrets"));
+            .args(args);
         Ok(command)
     }
 
@@ -394,6 +391,11 @@ impl Background {
     /// The port it serves metrics on, when started by [`Workspace::start_run`].
     pub fn port(&self) -> Option<u16> {
         self.listen
+    }
+
+    /// The most memory it had at once, in bytes.
+    pub fn peak_memory(&self) -> Result<u64> {
+        crate::process::peak_memory(self.pid())
     }
 
     /// Both output streams, so far.

@@ -293,3 +293,14 @@ pub fn exists(id: u32) -> bool {
         .and_then(|stat| Some(stat.rsplit_once(") ")?.1.chars().next()? != 'Z'))
         .unwrap_or(false)
 }
+
+/// The most memory (resident, in bytes) that a running process had at once.
+pub fn peak_memory(id: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))
+        .with_context(|| format!("asking how much memory process {id} uses"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .context("it has ended")?;
+    Ok(kib.parse::<u64>()? * 1024)
+}

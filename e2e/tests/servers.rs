@@ -8,6 +8,7 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, ObjectLockMode, ServerSideEncryption,
 };
+use holdfast_crds::manifest;
 use holdfast_e2e::bank::Bank;
 use holdfast_e2e::compare::{Scope, Snapshot, differences};
 use holdfast_e2e::dataset::{self, Dataset};
@@ -507,7 +508,7 @@ async fn s3_lists_ranges_multipart_conditions_and_locks() -> Result<()> {
 
 #[tokio::test]
 async fn the_dataset_survives_stock_dump_and_restore() -> Result<()> {
-    let dataset = Dataset::default();
+    let dataset = Dataset::of_this_run();
     let source = shared::replica_set().await?;
     let client = source.client().await?;
     let started = std::time::Instant::now();
@@ -683,6 +684,18 @@ async fn a_workspace_writes_what_the_design_says() -> Result<()> {
     let text = std::fs::read_to_string(workspace.policies().join("policy-shop.yaml"))?;
     let expected = "apiVersion: holdfast.dev/v1alpha1\nkind: BackupPolicy\nmetadata: {name: shop}\nspec:\n  source:\n    mongodb:\n      uriFrom: {secretKeyRef: {name: shop-mongodb, key: uri}}\n      include: [\"shop.*\"]\n  schedule: {cron: \"0 0 29 2 *\"}\n  destinations:\n  - {name: disk}\n  - {name: bucket}\n  - {name: box}\n  retention: {keepLast: 3}\n";
     ensure!(text == expected, "{text}");
+    workspace.files_policy("uploads", &[sshd.files().as_path()], &["disk"], "")?;
+    let mut parsed = manifest::Parsed::default();
+    for file in std::fs::read_dir(workspace.policies())? {
+        let path = file?.path();
+        parsed.extend(manifest::parse(&path, &std::fs::read_to_string(&path)?));
+    }
+    let mut problems = manifest::check_references(&parsed);
+    problems.extend(parsed.problems);
+    ensure!(
+        problems.is_empty() && parsed.resources.len() == 5,
+        "{problems:?}"
+    );
     Ok(())
 }
 

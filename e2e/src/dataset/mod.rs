@@ -67,6 +67,14 @@ impl Dataset {
         }
     }
 
+    /// [`Dataset::show`] when `HOLDFAST_E2E_SHOW` is set, else the default.
+    pub fn of_this_run() -> Self {
+        match std::env::var_os("HOLDFAST_E2E_SHOW") {
+            Some(value) if !value.is_empty() && value != "0" => Self::show(),
+            _ => Self::default(),
+        }
+    }
+
     /// A dataset that loads in a second or two: nothing large, few small ones.
     pub fn small() -> Self {
         Self {
