@@ -7,6 +7,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::fs;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -180,44 +182,45 @@ async fn write_file(
         .map_err(ExportError::write(target))?;
     let path = String::from_utf8_lossy(path);
     progress.set_phase(format!("writing {}", target.display()));
-    copy(content, &path, node, progress, async |bytes: &[u8]| {
-        file.write_all(bytes)
+    let mut blobs = blobs(content, &path, node);
+    while let Some(bytes) = blobs.try_next().await? {
+        file.write_all(&bytes)
             .await
-            .map_err(ExportError::write(target))
-    })
-    .await?;
+            .map_err(ExportError::write(target))?;
+        progress.add_bytes(bytes.len() as u64);
+    }
     file.flush().await.map_err(ExportError::write(target))?;
     progress.add_items(1);
     Ok(())
 }
 
-/// Hands the bytes of a file node on, blob by blob, and makes sure that they are as many as the
-/// node says.
-pub(crate) async fn copy(
-    content: &dyn Content,
+/// The bytes of a file node, blob by blob; at their end it is made sure that they are as many as
+/// the node says.
+pub(crate) fn blobs<'c>(
+    content: &'c dyn Content,
     path: &str,
     node: &Node,
-    progress: &Progress,
-    mut take: impl AsyncFnMut(&[u8]) -> Result<(), ExportError>,
-) -> Result<(), ExportError> {
-    let NodeKind::File(blobs) = &node.kind else {
-        return Err(ExportError::damaged(path, "it is not a file"));
+) -> BoxStream<'c, Result<Bytes, ExportError>> {
+    let NodeKind::File(ids) = &node.kind else {
+        let error = ExportError::damaged(path, "it is not a file");
+        return stream::iter([Err(error)]).boxed();
     };
-    let mut written = 0;
-    for id in blobs {
-        let bytes = content.blob(id).await?;
-        take(&bytes).await?;
-        written += bytes.len() as u64;
-        progress.add_bytes(bytes.len() as u64);
-    }
-    if written == node.size {
-        Ok(())
-    } else {
-        Err(ExportError::damaged(
-            path,
-            format!("it holds {written} bytes and should hold {}", node.size),
-        ))
-    }
+    let state = (ids.clone().into_iter(), 0, path.to_owned());
+    let size = node.size;
+    stream::try_unfold(state, move |(mut ids, read, path)| async move {
+        let Some(id) = ids.next() else {
+            return if read == size {
+                Ok(None)
+            } else {
+                let cause = format!("it holds {read} bytes and should hold {size}");
+                Err(ExportError::damaged(&path, cause))
+            };
+        };
+        let bytes = content.blob(&id).await?;
+        let read = read + bytes.len() as u64;
+        Ok(Some((bytes, (ids, read, path))))
+    })
+    .boxed()
 }
 
 /// A name from a repository is used as a file name only if it is one.

@@ -13,7 +13,8 @@ use holdfast_engine::source::mongodb::namespace::{DUMP_ROOT, Namespace};
 use holdfast_engine::source::{BlobId, Content, Node, NodeKind};
 use sha2::{Digest as _, Sha256};
 
-/// What the tests cut segments into; small, so that there are many.
+/// What the tests cut segments into; small, so that there are many, and not all of them fit in one
+/// piece.
 const SEGMENT_BYTES: usize = 64 << 10;
 
 /// Called with the number of the blob before it is handed out.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::content::Backup;
 use super::dataset::{self, DATABASES, assert_same};
+use super::round_trip::sendable;
 use super::server::{Kind, Server};
 
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -62,9 +63,8 @@ async fn a_directory_is_the_dump_byte_for_byte() {
     let out = tempfile::tempdir().unwrap();
     let dir = out.path().join("new/dump");
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
-    export_directory(content.as_ref(), &dir, &progress, &cancel)
-        .await
-        .unwrap();
+    let exporting = export_directory(content.as_ref(), &dir, &progress, &cancel);
+    sendable(exporting).await.unwrap();
     let exported = files(&dir);
     assert_eq!(exported, files(dump.path()));
     assert_eq!(progress.snapshot().items, exported.len() as u64);
@@ -95,9 +95,8 @@ async fn an_archive_is_one_that_mongorestore_takes() {
     let path = out.path().join("archive");
     let file = tokio::fs::File::create(&path).await.unwrap();
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
-    export_archive(content.as_ref(), &manifest, file, &progress, &cancel)
-        .await
-        .unwrap();
+    let exporting = export_archive(content.as_ref(), &manifest, file, &progress, &cancel);
+    sendable(exporting).await.unwrap();
     assert_eq!(
         progress.snapshot().done_bytes,
         progress.snapshot().total_bytes

@@ -8,6 +8,7 @@ use holdfast_engine::progress::Progress;
 use holdfast_engine::source::mongodb::restore::{
     OnConflict, RestoreError, Verification, plan_restore, restore,
 };
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::content::Backup;
@@ -71,7 +72,8 @@ async fn a_document_that_differs_from_the_backup_is_found() {
 async fn a_server_that_goes_away_is_transient_and_the_error_says_how_far_it_came() {
     let dump = orders().await;
     let target = Server::start(Kind::Standalone).await;
-    let request = everything(&target);
+    let mut request = everything(&target);
+    request.target = SecretString::from(format!("{}?serverSelectionTimeoutMS=500", target.uri()));
     let server = Arc::new(Mutex::new(target));
     let killed = Arc::clone(&server);
     let backup = Backup::of(dump.path()).on_blob(move |number| {
@@ -102,6 +104,37 @@ async fn a_server_that_goes_away_is_transient_and_the_error_says_how_far_it_came
         "{error}"
     );
     assert!(error.to_string().contains("onConflict: Drop"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_election_in_the_middle_is_waited_for() {
+    let dump = orders().await;
+    let target = Server::start(Kind::ReplicaSet).await;
+    let uri = target.uri();
+    let backup = Backup::of(dump.path()).on_blob(move |number| {
+        if number == 10 {
+            step_down(&uri);
+        }
+    });
+    let report = run(&everything(&target), backup).await;
+    assert!(report.verified(), "{report}");
+    assert_eq!(report.documents(), 8000);
+}
+
+/// Makes the only member of a set step down for a second; returns when it has.
+fn step_down(uri: &str) {
+    let uri = format!("{uri}?directConnection=true");
+    let stepping = std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let client = mongodb::Client::with_uri_str(uri).await.unwrap();
+            client
+                .database("admin")
+                .run_command(doc! { "replSetStepDown": 1, "force": true })
+                .await
+                .unwrap();
+        });
+    });
+    stepping.join().unwrap();
 }
 
 #[tokio::test]

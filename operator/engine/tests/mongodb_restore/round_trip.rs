@@ -21,17 +21,20 @@ pub(crate) fn everything(server: &Server) -> RestoreRequest {
     }
 }
 
+/// A run is a task of its own in the operator: what it awaits must be able to change threads.
+pub(crate) fn sendable<F: Future + Send>(future: F) -> F {
+    future
+}
+
 /// Plans and restores.
 pub(crate) async fn run(request: &RestoreRequest, backup: Backup) -> RestoreReport {
     let (manifest, content) = backup.share();
-    let plan = plan_restore(request, &manifest, content.as_ref())
-        .await
-        .unwrap();
+    let planning = plan_restore(request, &manifest, content.as_ref());
+    let plan = sendable(planning).await.unwrap();
     let progress = Progress::new();
     let cancel = CancellationToken::new();
-    let report = restore(request, &plan, &manifest, content, &progress, &cancel)
-        .await
-        .unwrap();
+    let restoring = restore(request, &plan, &manifest, content, &progress, &cancel);
+    let report = sendable(restoring).await.unwrap();
     assert_eq!(progress.snapshot().done_bytes, plan.bytes());
     assert_eq!(progress.snapshot().items, plan.documents());
     report

@@ -9,10 +9,11 @@
 
 use bson::{Document, doc};
 use crc_fast::{CrcAlgorithm, Digest};
+use futures::TryStreamExt as _;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::namespace::{BUCKETS_PREFIX, Namespace};
-use crate::export::{ExportError, copy};
+use crate::export::{ExportError, blobs};
 use crate::manifest::MongodbManifest;
 use crate::progress::Progress;
 use crate::source::{Content, Node};
@@ -125,12 +126,10 @@ async fn description(content: &dyn Content, entry: &Entry) -> Result<Document, E
         let Some(node) = content.node(path.as_bytes()).await? else {
             return Err(ExportError::damaged(path, "the file is not there"));
         };
-        let uncounted = Progress::new();
-        copy(content, path, &node, &uncounted, async |bytes: &[u8]| {
-            metadata.extend_from_slice(bytes);
-            Ok(())
-        })
-        .await?;
+        let mut blobs = blobs(content, path, &node);
+        while let Some(bytes) = blobs.try_next().await? {
+            metadata.extend_from_slice(&bytes);
+        }
     }
     let metadata = String::from_utf8(metadata)
         .map_err(|error| ExportError::damaged(&entry.namespace.to_string(), error.to_string()))?;
@@ -158,11 +157,12 @@ where
     // Go's crc64.ECMA is the catalogue's CRC-64/XZ.
     let mut crc = Digest::new(CrcAlgorithm::Crc64Xz);
     if let Some((path, node)) = &entry.data {
-        copy(content, path, node, progress, async |bytes: &[u8]| {
-            crc.update(bytes);
-            put(writer, bytes).await
-        })
-        .await?;
+        let mut blobs = blobs(content, path, node);
+        while let Some(bytes) = blobs.try_next().await? {
+            crc.update(&bytes);
+            put(writer, &bytes).await?;
+            progress.add_bytes(bytes.len() as u64);
+        }
     }
     put(writer, &TERMINATOR).await?;
     put_document(writer, &block_header(entry, Some(crc.finalize()))).await?;

@@ -1,10 +1,11 @@
 //! Collections, time series and views, created with exactly the options the backup has.
 
 use bson::{Document, doc};
+use futures::FutureExt as _;
 
 use super::error::{RestoreError, cause, command_code};
 use super::metadata::CollectionMetadata;
-use super::target::{Target, write_concern};
+use super::target::{Target, answer, persist, write_concern};
 use crate::source::mongodb::error::code::NAMESPACE_NOT_FOUND;
 use crate::source::mongodb::namespace::Namespace;
 
@@ -21,10 +22,16 @@ pub(super) async fn create(
 ) -> Result<(), RestoreError> {
     let database = target.client.database(&namespace.db);
     let command = create_command(&namespace.collection, &metadata.options);
-    let error = match database.run_command(command.clone()).await {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
+    let action = format!("create {namespace}");
+    let (answered, repeated) =
+        persist(|| async { answer(&action, database.run_command(command.clone()).await) }.boxed())
+            .await?;
+    let Err(error) = answered else {
+        return Ok(());
     };
+    if repeated && command_code(&error) == Some(NAMESPACE_EXISTS) {
+        return Ok(());
+    }
     // Servers differ in which of the derived time series options they want to be told.
     if command_code(&error) == Some(INVALID_OPTIONS)
         && let Some(simpler) = without_derived_options(&command)
@@ -41,7 +48,7 @@ pub(super) async fn create(
             )],
         });
     }
-    Err(RestoreError::server(format!("create {namespace}"), &error))
+    Err(RestoreError::server(action, &error))
 }
 
 fn create_command(name: &str, options: &Document) -> Document {
@@ -66,15 +73,15 @@ fn without_derived_options(command: &Document) -> Option<Document> {
 /// Drops what is there under this name; that nothing is there is no error.
 pub(super) async fn drop(target: &Target, namespace: &Namespace) -> Result<(), RestoreError> {
     let command = doc! { "drop": &namespace.collection, "writeConcern": write_concern() };
-    match target
-        .client
-        .database(&namespace.db)
-        .run_command(command)
-        .await
-    {
+    let database = target.client.database(&namespace.db);
+    let action = format!("drop {namespace}");
+    let (answered, _) =
+        persist(|| async { answer(&action, database.run_command(command.clone()).await) }.boxed())
+            .await?;
+    match answered {
         Ok(_) => Ok(()),
         Err(error) if command_code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
-        Err(error) => Err(RestoreError::server(format!("drop {namespace}"), &error)),
+        Err(error) => Err(RestoreError::server(action, &error)),
     }
 }
 

@@ -2,15 +2,15 @@
 //! concatenation, and nothing is serialised twice.
 
 use std::io::Write as _;
-use std::time::Duration;
 
-use backon::BackoffBuilder as _;
 use bson::{Bson, Document, RawDocumentBuf, rawdoc};
+use futures::FutureExt as _;
 use mongodb::Database;
 
 use super::conflict::integer;
-use super::error::{RestoreError, class, class_of_code};
+use super::error::{RestoreError, class_of_code};
 use super::pieces::next_document;
+use super::target::persist;
 use super::timestamps;
 use crate::class::ErrorClass;
 
@@ -23,8 +23,6 @@ const MAX_BYTES: usize = 8 << 20;
 const DUPLICATE_KEY: i64 = 11000;
 /// How many messages of refused documents are kept for the error.
 const KEPT_MESSAGES: usize = 3;
-/// Primary lost, connection reset: so often a batch is sent again.
-const RETRIES: usize = 4;
 
 /// Writes documents into one collection.
 #[derive(Debug, Clone)]
@@ -121,14 +119,15 @@ impl Inserter {
             });
         }
         if !self.keeps_empty_timestamps {
-            let documents = batch
+            let documents: Vec<&[u8]> = batch
                 .iter()
                 .enumerate()
                 // What was left out of a merge is not ours to change.
                 .filter(|(index, _)| !self.merge || !left_out.contains(index))
                 .map(|(_, document)| *document)
-                .filter(|document| timestamps::holds_empty(document));
-            timestamps::put_back(&self.database, &self.collection, documents).await?;
+                .filter(|document| timestamps::holds_empty(document))
+                .collect();
+            timestamps::put_back(&self.database, &self.collection, &documents).await?;
         }
         Ok(if self.merge {
             Inserted {
@@ -143,50 +142,26 @@ impl Inserter {
         })
     }
 
-    /// Sends a batch, again where the connection or the primary was lost; says whether it did.
+    /// Sends a batch; says whether it had to be sent again.
     async fn send(&self, batch: &[&[u8]]) -> Result<(Reply, bool), RestoreError> {
-        let action = || format!("insert into {}", self.namespace());
-        let mut delays = backon::ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(200))
-            .with_max_times(RETRIES)
-            .with_jitter()
-            .build();
-        let mut resent = false;
-        loop {
-            let command = self.command(batch)?;
-            let failure = match self.database.run_raw_command(command).await {
-                Ok(reply) => {
-                    let reply = Reply(reply);
-                    match reply.write_concern_error() {
-                        None => return Ok((reply, resent)),
-                        Some((code, cause)) => RestoreError::Server {
-                            action: action(),
-                            cause,
-                            class: class_of_code(code),
-                        },
-                    }
+        let action = format!("insert into {}", self.namespace());
+        let command = self.command(batch)?;
+        persist(|| {
+            async {
+                let reply = self.database.run_raw_command(command.clone()).await;
+                let reply = Reply(reply.map_err(|error| RestoreError::server(&*action, &error))?);
+                match reply.write_concern_error() {
+                    None => Ok(reply),
+                    Some((code, cause)) => Err(RestoreError::Server {
+                        action: action.clone(),
+                        cause,
+                        class: class_of_code(code),
+                    }),
                 }
-                // No server was found within the selection timeout: there was time enough.
-                Err(error)
-                    if matches!(
-                        error.kind.as_ref(),
-                        mongodb::error::ErrorKind::ServerSelection { .. }
-                    ) =>
-                {
-                    return Err(RestoreError::server(action(), &error));
-                }
-                Err(error) if class(&error) == ErrorClass::Transient => {
-                    RestoreError::server(action(), &error)
-                }
-                Err(error) => return Err(RestoreError::server(action(), &error)),
-            };
-            let Some(delay) = delays.next() else {
-                return Err(failure);
-            };
-            tracing::warn!(namespace = %self.namespace(), error = %failure, "A batch is sent again.");
-            tokio::time::sleep(delay).await;
-            resent = true;
-        }
+            }
+            .boxed()
+        })
+        .await
     }
 
     fn command(&self, batch: &[&[u8]]) -> Result<RawDocumentBuf, RestoreError> {

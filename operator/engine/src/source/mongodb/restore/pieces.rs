@@ -11,65 +11,84 @@ use super::error::RestoreError;
 use crate::manifest::{CollectionManifest, SegmentManifest};
 use crate::source::{BlobId, Content, NodeKind};
 
-/// A `.bson` node without segments is handed on in pieces of about this size.
-const PIECE_BYTES: usize = 2 << 20;
+/// Pieces are about this large: small segments go together, and a node without segments is cut so.
+const PIECE_BYTES: u64 = 2 << 20;
+
+/// So many pieces of one collection are fetched ahead: a blob of an object store takes a tenth of a
+/// second to come, however small.
+const FETCHED_AHEAD: usize = 8;
 
 /// The largest document a server stores is 16 MiB; internal ones (an oplog entry, a bucket) may be
 /// 16 KiB longer. A longer length can only be damage.
 const MAX_DOCUMENT_BYTES: usize = (16 << 20) + (16 << 10);
 
-/// The data of one collection, in order: each item is one or more whole documents. The futures
-/// are independent, so that several may be under way at once; nothing is read before one is
-/// polled.
+/// The data of one collection, in order: each item is one or more whole documents.
 pub(super) fn pieces(
     content: Arc<dyn Content>,
     collection: &CollectionManifest,
     namespace: &str,
-) -> Pieces {
+) -> BoxStream<'static, Result<Bytes, RestoreError>> {
     let Some(path) = collection.data_path.clone() else {
-        return Pieces::Segments(Vec::new());
+        return stream::empty().boxed();
     };
     let segmented: u64 = collection.segments.iter().map(|s| s.bytes).sum();
-    if segmented == collection.bytes && (segmented > 0 || collection.documents == 0) {
-        Pieces::Segments(collection.segments.clone())
-    } else {
-        Pieces::Node(node_pieces(content, path, namespace.to_owned()))
+    let namespace: Arc<str> = Arc::from(namespace);
+    if segmented != collection.bytes || (segmented == 0 && collection.documents > 0) {
+        return node_pieces(content, path, namespace);
     }
+    stream::iter(groups(&collection.segments))
+        .map(move |group| joined(Arc::clone(&content), group, Arc::clone(&namespace)))
+        .buffered(FETCHED_AHEAD)
+        .boxed()
 }
 
-/// How the data of one collection is had.
-pub(super) enum Pieces {
-    /// Segments that may be read in any order.
-    Segments(Vec<SegmentManifest>),
-    /// One stream that is cut as it is read.
-    Node(BoxStream<'static, Result<Bytes, RestoreError>>),
+/// Neighbouring segments that make a piece together.
+fn groups(segments: &[SegmentManifest]) -> Vec<Vec<SegmentManifest>> {
+    let mut groups: Vec<Vec<SegmentManifest>> = Vec::new();
+    let mut bytes = 0;
+    for segment in segments {
+        match groups.last_mut() {
+            Some(group) if bytes + segment.bytes <= PIECE_BYTES => {
+                bytes += segment.bytes;
+                group.push(segment.clone());
+            }
+            _ => {
+                bytes = segment.bytes;
+                groups.push(vec![segment.clone()]);
+            }
+        }
+    }
+    groups
 }
 
-/// The bytes of one segment; nearly always one blob, taken without a copy.
-pub(super) async fn segment(
-    content: &dyn Content,
-    segment: &SegmentManifest,
-    namespace: &str,
+/// The bytes of neighbouring segments; of one that is one blob, without a copy.
+async fn joined(
+    content: Arc<dyn Content>,
+    group: Vec<SegmentManifest>,
+    namespace: Arc<str>,
 ) -> Result<Bytes, RestoreError> {
-    let mut parts = Vec::with_capacity(segment.blobs.len());
-    for id in &segment.blobs {
-        parts.push(content.blob(&blob_id(id, namespace)?).await?);
+    let mut parts = Vec::with_capacity(group.len());
+    for segment in &group {
+        let mut bytes = 0;
+        for id in &segment.blobs {
+            let part = content.blob(&blob_id(id, &namespace)?).await?;
+            bytes += part.len() as u64;
+            parts.push(part);
+        }
+        if bytes != segment.bytes {
+            return Err(RestoreError::damaged(
+                &namespace,
+                format!(
+                    "a segment holds {bytes} bytes and the manifest says {}",
+                    segment.bytes
+                ),
+            ));
+        }
     }
-    let bytes = match parts.len() {
-        1 => parts.remove(0),
+    Ok(match parts.len() {
+        1 => parts.swap_remove(0),
         _ => Bytes::from(parts.concat()),
-    };
-    if bytes.len() as u64 != segment.bytes {
-        return Err(RestoreError::damaged(
-            namespace,
-            format!(
-                "a segment holds {} bytes and the manifest says {}",
-                bytes.len(),
-                segment.bytes
-            ),
-        ));
-    }
-    Ok(bytes)
+    })
 }
 
 fn blob_id(text: &str, namespace: &str) -> Result<BlobId, RestoreError> {
@@ -105,12 +124,12 @@ pub(super) async fn read_node(
 pub(super) fn node_pieces(
     content: Arc<dyn Content>,
     path: String,
-    namespace: String,
+    namespace: Arc<str>,
 ) -> BoxStream<'static, Result<Bytes, RestoreError>> {
     struct State {
         content: Arc<dyn Content>,
         path: String,
-        namespace: String,
+        namespace: Arc<str>,
         blobs: Option<VecDeque<BlobId>>,
         pending: BytesMut,
     }
@@ -144,7 +163,7 @@ pub(super) fn node_pieces(
             state
                 .pending
                 .extend_from_slice(&state.content.blob(&id).await?);
-            if state.pending.len() >= PIECE_BYTES {
+            if state.pending.len() as u64 >= PIECE_BYTES {
                 let whole = whole_documents(&state.pending)
                     .map_err(|cause| RestoreError::damaged(&state.namespace, cause))?;
                 if whole > 0 {
@@ -202,7 +221,8 @@ pub(super) fn next_document(bytes: &[u8]) -> Result<Option<&[u8]>, String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{next_document, whole_documents};
+    use super::{PIECE_BYTES, groups, next_document, whole_documents};
+    use crate::manifest::SegmentManifest;
 
     fn document(filler: usize) -> Vec<u8> {
         let length = i32::try_from(filler + 5).unwrap();
@@ -226,6 +246,26 @@ mod tests {
     }
 
     proptest! {
+        /// Nothing is lost or reordered, and only a segment that is large alone makes a large piece.
+        #[test]
+        fn groups_hold_every_segment_once(sizes in proptest::collection::vec(0..PIECE_BYTES * 2, 0..50)) {
+            let segments: Vec<SegmentManifest> = sizes
+                .iter()
+                .map(|bytes| SegmentManifest {
+                    blobs: Vec::new(),
+                    bytes: *bytes,
+                    documents: 1,
+                    first_record_id: None,
+                })
+                .collect();
+            let groups = groups(&segments);
+            prop_assert_eq!(groups.concat(), segments);
+            for group in groups {
+                let bytes: u64 = group.iter().map(|one| one.bytes).sum();
+                prop_assert!(group.len() == 1 || bytes <= PIECE_BYTES);
+            }
+        }
+
         /// Wherever the bytes are cut, what counts as whole is exactly the documents before the cut.
         #[test]
         fn a_cut_never_splits_a_document(

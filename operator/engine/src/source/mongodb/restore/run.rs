@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::FutureExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,7 @@ use super::error::RestoreError;
 use super::extent::{Extent, State};
 use super::insert::{Inserted, Inserter};
 use super::metadata::CollectionMetadata;
-use super::pieces::{Pieces, pieces, segment};
+use super::pieces::pieces;
 use super::plan::{Action, NamespacePlan, RestorePlan, data_collection};
 use super::report::{NamespaceReport, RestoreReport, Verification};
 use super::target::Target;
@@ -23,8 +24,8 @@ use crate::source::mongodb::namespace::Namespace;
 
 /// So many collections are at work at once.
 const COLLECTIONS: usize = 4;
-/// So many batches are being read or written at once, over all collections: it bounds the memory,
-/// and more do not make a server faster.
+/// So many batches are being written at once, over all collections: more do not make a server
+/// faster.
 const STREAMS: usize = 4;
 
 /// Carries out a plan.
@@ -219,7 +220,7 @@ impl Run<'_> {
         let mut order: Vec<usize> = (0..jobs.len()).filter(|at| !jobs[*at].is_view()).collect();
         order.sort_by_key(|at| std::cmp::Reverse(jobs[*at].collection.bytes));
         stream::iter(order)
-            .map(|at| async move { Ok((at, self.load(at, &jobs[at]).await?)) })
+            .map(|at| async move { Ok((at, self.load(at, &jobs[at]).await?)) }.boxed())
             .buffer_unordered(COLLECTIONS)
             .try_collect()
             .await
@@ -293,50 +294,32 @@ impl Run<'_> {
     ) -> Result<Inserted, RestoreError> {
         // The order of a capped collection is its meaning.
         let streams = if job.collection.capped { 1 } else { STREAMS };
-        let source = job.plan.source.as_str();
-        let insert = |piece: bytes::Bytes| async move {
-            let inserted = inserter.insert(&piece).await?;
-            self.count(at, inserted, piece.len() as u64);
-            Ok::<_, RestoreError>(inserted)
-        };
+        let mut done = pieces(Arc::clone(&self.content), job.collection, &job.plan.source)
+            .map(|piece| {
+                async move {
+                    let piece = piece?;
+                    // It is never closed; were it, nothing more should be done.
+                    let permit = self.permits.acquire().await;
+                    let _permit = permit.map_err(|_| RestoreError::Cancelled)?;
+                    let inserted = inserter.insert(&piece).await?;
+                    self.count(at, inserted, piece.len() as u64);
+                    Ok::<_, RestoreError>(inserted)
+                }
+                .boxed()
+            })
+            .buffer_unordered(streams);
         let mut total = Inserted::default();
-        match pieces(Arc::clone(&self.content), job.collection, source) {
-            Pieces::Segments(segments) => {
-                let mut done = stream::iter(&segments)
-                    .map(|one| async move {
-                        let _permit = self.permit().await?;
-                        insert(segment(self.content.as_ref(), one, source).await?).await
-                    })
-                    .buffer_unordered(streams);
-                while let Some(inserted) = done.try_next().await? {
-                    total += inserted;
-                }
-            }
-            Pieces::Node(pieces) => {
-                let mut done = pieces
-                    .map(|piece| async move {
-                        let _permit = self.permit().await?;
-                        insert(piece?).await
-                    })
-                    .buffer_unordered(streams);
-                while let Some(inserted) = done.try_next().await? {
-                    total += inserted;
-                }
-            }
+        while let Some(inserted) = done.try_next().await? {
+            total += inserted;
         }
         Ok(total)
     }
 
-    async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, RestoreError> {
-        // It is never closed; were it, nothing more should be done.
-        self.permits
-            .acquire()
-            .await
-            .map_err(|_| RestoreError::Cancelled)
-    }
-
     async fn create_views(&self, jobs: &[Job<'_>]) -> Result<(), RestoreError> {
-        for (at, job) in jobs.iter().enumerate().filter(|(_, job)| job.is_view()) {
+        for (at, job) in jobs.iter().enumerate() {
+            if !job.is_view() {
+                continue;
+            }
             self.progress.set_phase(format!("creating {}", job.target));
             self.prepare(job).await?;
             self.extent.reach(at, State::Complete);
@@ -345,16 +328,20 @@ impl Run<'_> {
     }
 
     async fn build_indexes(&self, jobs: &[Job<'_>]) -> Result<BTreeMap<usize, u64>, RestoreError> {
-        let work = jobs.iter().enumerate().filter(|(_, job)| !job.is_view());
+        let work: Vec<usize> = (0..jobs.len()).filter(|at| !jobs[*at].is_view()).collect();
         stream::iter(work)
-            .map(|(at, job)| async move {
-                if !job.plan.indexes.is_empty() {
-                    self.progress
-                        .set_phase(format!("building the indexes of {}", job.target));
+            .map(|at| {
+                async move {
+                    let job = &jobs[at];
+                    if !job.plan.indexes.is_empty() {
+                        self.progress
+                            .set_phase(format!("building the indexes of {}", job.target));
+                    }
+                    let built = indexes::build(&self.target, &job.target, &job.metadata).await?;
+                    self.extent.reach(at, State::Complete);
+                    Ok((at, built))
                 }
-                let built = indexes::build(&self.target, &job.target, &job.metadata).await?;
-                self.extent.reach(at, State::Complete);
-                Ok((at, built))
+                .boxed()
             })
             .buffer_unordered(COLLECTIONS)
             .try_collect()

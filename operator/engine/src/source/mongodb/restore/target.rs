@@ -1,10 +1,16 @@
 //! The server that is restored into.
 
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bson::{Document, doc};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use mongodb::Client;
 use secrecy::SecretString;
 
-use super::error::{RestoreError, UNAUTHORIZED, command_code};
+use super::error::{RestoreError, UNAUTHORIZED, class, command_code};
+use crate::class::{Classified as _, ErrorClass};
 use crate::source::mongodb::connect::connect;
 
 /// `IDLUnknownField`: a command with a field that the server does not know.
@@ -44,18 +50,23 @@ impl Target {
         })
     }
 
-    /// Runs a command on the primary.
+    /// Runs a command on the primary, again where that is lost; for commands that may be repeated.
     pub(super) async fn run(
         &self,
         db: &str,
         action: &str,
         command: Document,
     ) -> Result<Document, RestoreError> {
-        self.client
-            .database(db)
-            .run_command(command)
-            .await
-            .map_err(|error| RestoreError::server(action, &error))
+        let database = self.client.database(db);
+        let (reply, _) = persist(|| {
+            async {
+                let reply = database.run_command(command.clone()).await;
+                reply.map_err(|error| RestoreError::server(action, &error))
+            }
+            .boxed()
+        })
+        .await?;
+        Ok(reply)
     }
 
     /// Whether `insert` keeps a top-level `Timestamp(0, 0)` when told so: whether it knows `bypassEmptyTsReplacement`. It came with patch releases of several
@@ -78,4 +89,48 @@ impl Target {
 /// holds the load back where secondaries cannot follow.
 pub(super) fn write_concern() -> Document {
     doc! { "w": "majority" }
+}
+
+/// So often an attempt is repeated when the connection or the primary is lost. The driver itself
+/// waits for a new primary in each.
+const REPETITIONS: usize = 4;
+
+/// Repeats what fails for reasons that pass: an election, a connection that was reset. Says
+/// whether it was repeated: then nobody knows what the attempts before had done.
+pub(super) async fn persist<'a, T>(
+    attempt: impl Fn() -> BoxFuture<'a, Result<T, RestoreError>>,
+) -> Result<(T, bool), RestoreError> {
+    let mut delays = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_times(REPETITIONS)
+        .with_jitter()
+        .build();
+    let mut repeated = false;
+    loop {
+        let failure = match attempt().await {
+            Ok(value) => return Ok((value, repeated)),
+            Err(failure) => failure,
+        };
+        let delay = match delays.next() {
+            Some(delay) if failure.class() == ErrorClass::Transient => delay,
+            _ => return Err(failure),
+        };
+        tracing::warn!(error = %failure, "A request to the target is repeated.");
+        tokio::time::sleep(delay).await;
+        repeated = true;
+    }
+}
+
+/// What a request brought: an answer, or a refusal that repeating does not change. Losing the
+/// server is an error.
+pub(super) fn answer<T>(
+    action: &str,
+    result: Result<T, mongodb::error::Error>,
+) -> Result<Result<T, mongodb::error::Error>, RestoreError> {
+    match result {
+        Err(error) if class(&error) == ErrorClass::Transient => {
+            Err(RestoreError::server(action, &error))
+        }
+        answered => Ok(answered),
+    }
 }

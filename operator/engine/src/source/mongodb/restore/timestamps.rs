@@ -4,11 +4,13 @@
 
 use bson::spec::ElementType;
 use bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use futures::FutureExt as _;
 use mongodb::Database;
 
 use super::conflict::integer;
 use super::error::{RestoreError, UNAUTHORIZED, command_code};
 use super::insert::with_array;
+use super::target::{answer, persist};
 use crate::class::ErrorClass;
 
 /// So many bytes of documents go into one command, and so many documents.
@@ -40,10 +42,10 @@ pub(super) fn holds_empty(document: &[u8]) -> bool {
 }
 
 /// Makes documents that were just inserted exactly what they should be.
-pub(super) async fn put_back<'d>(
+pub(super) async fn put_back(
     database: &Database,
     collection: &str,
-    documents: impl Iterator<Item = &'d [u8]>,
+    documents: &[&[u8]],
 ) -> Result<(), RestoreError> {
     let mut updates: Vec<RawDocumentBuf> = Vec::new();
     let mut bytes = 0;
@@ -101,7 +103,11 @@ async fn apply(
         cause,
         class,
     };
-    let reply: Document = match database.run_raw_command(command).await {
+    let (answered, _) = persist(|| {
+        async { answer(&action, database.run_raw_command(command.clone()).await) }.boxed()
+    })
+    .await?;
+    let reply: Document = match answered {
         Ok(reply) => reply,
         Err(error) if command_code(&error) == Some(UNAUTHORIZED) => {
             return Err(refused(

@@ -103,7 +103,11 @@ async fn load(
         keeps_empty_timestamps: target.keeps_empty_timestamps().await,
         merge: false,
     };
-    let mut pieces = node_pieces(content, path(collection), format!("admin.{collection}"));
+    let mut pieces = node_pieces(
+        content,
+        path(collection),
+        Arc::from(format!("admin.{collection}")),
+    );
     let mut count = 0;
     while let Some(piece) = pieces.try_next().await? {
         count += inserter.insert(&piece).await?.inserted;

@@ -1,12 +1,12 @@
 //! What was written is read back and compared with the backup: count and content digest.
 
 use bson::doc;
-use futures::TryStreamExt;
+use futures::{FutureExt as _, TryStreamExt as _};
 use mongodb::options::ReadPreference;
 
 use super::error::{RestoreError, UNAUTHORIZED, command_code};
 use super::report::Verification;
-use super::target::Target;
+use super::target::{Target, answer, persist};
 use crate::manifest::CollectionManifest;
 use crate::source::mongodb::digest::ContentDigest;
 
@@ -18,7 +18,11 @@ pub(super) async fn verify(
     expected: &CollectionManifest,
     expires: bool,
 ) -> Result<Verification, RestoreError> {
-    let (documents, digest) = match read_back(target, db, collection).await {
+    let action = format!("read {db}.{collection} back");
+    let (answered, _) =
+        persist(|| async { answer(&action, read_back(target, db, collection).await) }.boxed())
+            .await?;
+    let (documents, digest) = match answered {
         Ok(found) => found,
         Err(error) if command_code(&error) == Some(UNAUTHORIZED) => {
             return Ok(Verification::NotComparable {
@@ -27,10 +31,7 @@ pub(super) async fn verify(
             });
         }
         Err(error) => {
-            return Err(RestoreError::server(
-                format!("read {db}.{collection} back"),
-                &error,
-            ));
+            return Err(RestoreError::server(action, &error));
         }
     };
     let digest = digest.to_string();
