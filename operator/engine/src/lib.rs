@@ -11,3 +11,11 @@ pub mod manifest;
 pub mod progress;
 pub mod repository;
 pub mod source;
+
+// The tests of the crate and those beside it share their support, which names the crate.
+#[cfg(test)]
+extern crate self as holdfast_engine;
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;

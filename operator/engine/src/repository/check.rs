@@ -1,6 +1,26 @@
 //! Checking that everything snapshots need is there, and reading it back.
+//!
+//! The library's own check ends at the first directory that it cannot read, and does not compare
+//! declared sizes; ours lists everything that is wrong.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use rand::seq::SliceRandom;
+use rustic_core::repofile::{Node, NodeType};
 use serde::Serialize;
+
+use super::id::{ObjectId, from_rustic};
+use super::index::{Index, IndexFile, IndexedPack};
+use super::inner::{Inner, locked};
+use super::pack::{BlobKind, FinishedPack, pack_size, read_header};
+use super::reader::{Reader, name};
+use super::{RepositoryError, content, snapshot};
+use crate::class::{Classified, ErrorClass};
+use crate::destination::StorageErrorKind;
+use crate::progress::Progress;
 
 /// How much of the data is read back and compared with its ids.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -51,5 +71,329 @@ impl CheckReport {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.errors.is_empty()
+    }
+}
+
+/// Packs or directories read at once.
+const AT_ONCE: usize = 4;
+/// More errors than these say nothing new.
+const MAX_ERRORS: usize = 1000;
+
+/// A check under way.
+struct Check {
+    inner: Arc<Inner>,
+    reader: Reader,
+    report: Mutex<CheckReport>,
+    progress: Progress,
+}
+
+/// Checks a repository.
+pub(super) async fn check(
+    inner: &Arc<Inner>,
+    lock_wait: Duration,
+    options: &CheckOptions,
+    progress: Progress,
+) -> Result<CheckReport, RepositoryError> {
+    let lock = content::read_lock(inner, lock_wait).await?;
+    let checked = check_locked(inner, options, progress).await;
+    if let Some(lock) = lock {
+        lock.release().await;
+    }
+    checked
+}
+
+async fn check_locked(
+    inner: &Arc<Inner>,
+    options: &CheckOptions,
+    progress: Progress,
+) -> Result<CheckReport, RepositoryError> {
+    let mut report = CheckReport::default();
+    let packs = check_index(inner, &mut report).await?;
+    // A damaged index file is in the report; what it held is reported where it is missed.
+    let index = Index::of(packs.values());
+    let check = Check {
+        inner: Arc::clone(inner),
+        reader: Reader::new(Arc::clone(inner), Arc::new(index)),
+        report: Mutex::new(report),
+        progress,
+    };
+    check.snapshots().await?;
+    check.read_packs(select(options.read_data, packs)).await?;
+    Ok(check
+        .report
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What went wrong with data is told from what went wrong with the way to it.
+fn is_damage(error: &RepositoryError) -> bool {
+    error.class() == ErrorClass::Damaged
+}
+
+/// Reads every index file, and compares it with the packs that are there.
+async fn check_index(
+    inner: &Inner,
+    report: &mut CheckReport,
+) -> Result<BTreeMap<ObjectId, IndexedPack>, RepositoryError> {
+    let mut packs: BTreeMap<ObjectId, IndexedPack> = BTreeMap::new();
+    let mut marked = BTreeSet::new();
+    for (id, _) in inner.list_ids("index").await? {
+        match inner.read_json::<IndexFile>(&format!("index/{id}")).await {
+            Ok(file) => {
+                packs.extend(file.packs.into_iter().map(|pack| (pack.id, pack)));
+                marked.extend(file.packs_to_delete.iter().map(|pack| pack.id));
+            }
+            Err(error) if is_damage(&error) => report.errors.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    report.packs = packs.len() as u64;
+    let there: BTreeMap<_, _> = inner.list_ids("data").await?.into_iter().collect();
+    for (id, pack) in &packs {
+        let expected = pack_size(&pack.blobs);
+        match there.get(id) {
+            None => report.errors.push(format!("pack {id} is missing")),
+            Some(size) if *size != expected => report.errors.push(format!(
+                "pack {id} has {size} bytes, and {expected} by the index"
+            )),
+            Some(_) => {}
+        }
+    }
+    let unknown = there
+        .keys()
+        .filter(|id| !packs.contains_key(id) && !marked.contains(id))
+        .count();
+    if unknown > 0 {
+        report.warnings.push(format!(
+            "{unknown} packs are in no index, left by runs that died; the next prune frees them"
+        ));
+    }
+    Ok(packs)
+}
+
+/// The packs to read.
+fn select(read_data: ReadData, packs: BTreeMap<ObjectId, IndexedPack>) -> Vec<IndexedPack> {
+    let mut packs: Vec<_> = packs.into_values().collect();
+    match read_data {
+        ReadData::None => packs.clear(),
+        ReadData::All => {}
+        ReadData::Subset { n, of } => {
+            let of = of.max(1);
+            // As restic numbers them: by the first byte of the id.
+            packs.retain(|pack| u32::from(pack.id.0[0]) % of == n.wrapping_sub(1) % of);
+        }
+        ReadData::Percent(percent) => {
+            packs.shuffle(&mut rand::rng());
+            let count = (packs.len() as f64 * percent.clamp(0.0, 100.0) / 100.0).ceil();
+            packs.truncate(count as usize);
+        }
+    }
+    packs
+}
+
+impl Check {
+    fn found(&self, what: String) {
+        let mut report = locked(&self.report);
+        if report.errors.len() < MAX_ERRORS {
+            report.errors.push(what);
+        }
+    }
+
+    /// Follows every snapshot to its blobs.
+    async fn snapshots(&self) -> Result<(), RepositoryError> {
+        self.progress.set_phase("checking snapshots");
+        let mut level = Vec::new();
+        for (id, _) in self.inner.list_ids("snapshots").await? {
+            match snapshot::read_file(&self.inner, id).await {
+                Ok(file) => {
+                    locked(&self.report).snapshots += 1;
+                    level.push((
+                        from_rustic(file.tree.into_inner()),
+                        format!("snapshot {id}"),
+                    ));
+                }
+                Err(error) if is_damage(&error) => self.found(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        while !level.is_empty() {
+            level.retain(|(id, _)| seen.insert(*id));
+            let children: Vec<_> = futures::stream::iter(std::mem::take(&mut level))
+                .map(|(id, path)| self.directory(id, path))
+                .buffer_unordered(AT_ONCE)
+                .try_collect()
+                .await?;
+            level.extend(children.into_iter().flatten());
+        }
+        Ok(())
+    }
+
+    /// Checks what a directory names; its subdirectories.
+    async fn directory(
+        &self,
+        id: ObjectId,
+        path: String,
+    ) -> Result<Vec<(ObjectId, String)>, RepositoryError> {
+        let tree = match self.reader.tree(&id).await {
+            Ok(tree) => tree,
+            Err(error) if is_damage(&error) => {
+                self.found(format!("{path}: {error}"));
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut children = Vec::new();
+        for node in &tree.nodes {
+            let path = format!("{path}/{}", node.name);
+            match (&node.node_type, node.subtree) {
+                (NodeType::File, _) => self.file(node, &path),
+                (NodeType::Dir, Some(subtree)) => {
+                    children.push((from_rustic(subtree.into_inner()), path));
+                }
+                (NodeType::Dir, None) => self.found(format!("{path} says nothing of its content")),
+                _ => {}
+            }
+        }
+        Ok(children)
+    }
+
+    fn file(&self, node: &Node, path: &str) {
+        let mut size = 0;
+        for blob in node.content.iter().flatten() {
+            let blob = from_rustic(blob.into_inner());
+            match self.reader.index().get(BlobKind::Data, &blob) {
+                Some(location) => size += location.plain_length(),
+                None => {
+                    return self.found(format!("{path} needs data {blob}, which is in no pack"));
+                }
+            }
+        }
+        if size != node.meta.size {
+            self.found(format!(
+                "{path} declares {} bytes and holds {size}",
+                node.meta.size
+            ));
+        }
+    }
+
+    /// Reads packs back, whole.
+    async fn read_packs(&self, packs: Vec<IndexedPack>) -> Result<(), RepositoryError> {
+        self.progress.set_phase("reading data back");
+        let total = packs.iter().map(|pack| pack_size(&pack.blobs)).sum();
+        self.progress.set_total_bytes(total);
+        futures::stream::iter(packs.into_iter().map(Ok::<_, RepositoryError>))
+            .try_for_each_concurrent(AT_ONCE, |pack| self.read_pack(pack))
+            .await
+    }
+
+    async fn read_pack(&self, pack: IndexedPack) -> Result<(), RepositoryError> {
+        let bytes = match self.inner.storage.read(&FinishedPack::path(&pack.id)).await {
+            Ok(bytes) => bytes,
+            // Reported already.
+            Err(error) if error.kind == StorageErrorKind::NotFound => return Ok(()),
+            Err(error) if error.class() == ErrorClass::Damaged => {
+                self.found(error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let length = bytes.len() as u64;
+        let inner = Arc::clone(&self.inner);
+        let wrong = self
+            .inner
+            .blocking("check a pack", move || Ok(verify(&inner, pack, &bytes)))
+            .await?;
+        for what in wrong {
+            self.found(what);
+        }
+        let mut report = locked(&self.report);
+        report.packs_read += 1;
+        report.bytes_read += length;
+        self.progress.add_bytes(length);
+        Ok(())
+    }
+}
+
+/// What is wrong with the bytes of a pack.
+fn verify(inner: &Inner, mut pack: IndexedPack, bytes: &[u8]) -> Vec<String> {
+    let id = pack.id;
+    let mut wrong = Vec::new();
+    if ObjectId::of(bytes) != id {
+        wrong.push(format!("pack {id} does not match its name"));
+    }
+    pack.blobs.sort_by_key(|blob| blob.offset);
+    match read_header(&inner.cipher, bytes) {
+        Ok(header) if header != pack.blobs => {
+            wrong.push(format!("the header of pack {id} and the index disagree"));
+        }
+        Ok(_) => {}
+        Err(error) => wrong.push(format!("the header of pack {id} cannot be read: {error}")),
+    }
+    for blob in &pack.blobs {
+        let kind = name(blob.kind);
+        let start = blob.offset as usize;
+        let Some(sealed) = bytes.get(start..start.saturating_add(blob.length as usize)) else {
+            wrong.push(format!("pack {id} ends before {kind} {}", blob.id));
+            continue;
+        };
+        match inner.cipher.open_blob(sealed, blob.raw_length) {
+            Ok(plain) if ObjectId::of(&plain) == blob.id => {}
+            Ok(_) => {
+                wrong.push(format!(
+                    "{kind} {} in pack {id} does not match its id",
+                    blob.id
+                ));
+            }
+            Err(error) => {
+                wrong.push(format!(
+                    "{kind} {} in pack {id} cannot be read: {error}",
+                    blob.id
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packs(count: u32) -> BTreeMap<ObjectId, IndexedPack> {
+        (0..count)
+            .map(|number| {
+                let id = ObjectId::of(&number.to_le_bytes());
+                (
+                    id,
+                    IndexedPack {
+                        id,
+                        blobs: Vec::new(),
+                        time: None,
+                        size: None,
+                    },
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn all_subsets_together_are_everything_once() {
+        let mut seen = BTreeSet::new();
+        for n in 1..=7 {
+            for pack in select(ReadData::Subset { n, of: 7 }, packs(500)) {
+                assert!(seen.insert(pack.id));
+            }
+        }
+        assert_eq!(seen.len(), 500);
+    }
+
+    #[test]
+    fn a_percentage_is_at_least_one_pack() {
+        assert_eq!(select(ReadData::Percent(5.0), packs(500)).len(), 25);
+        assert_eq!(select(ReadData::Percent(0.1), packs(3)).len(), 1);
+        assert_eq!(select(ReadData::Percent(0.0), packs(3)).len(), 0);
+        assert_eq!(select(ReadData::Percent(f64::NAN), packs(3)).len(), 0);
+        assert_eq!(select(ReadData::Percent(700.0), packs(3)).len(), 3);
     }
 }

@@ -96,6 +96,50 @@ pub enum RepositoryError {
     /// The run was asked to stop.
     #[error("the run was stopped before it had ended; no backup was written")]
     Cancelled,
+    /// A repository is there already.
+    #[error("there is a repository at {location} already; open it, or choose another place")]
+    AlreadyExists {
+        /// The place.
+        location: String,
+    },
+    /// The lock that protects what was being done is gone, or may be taken away.
+    #[error(
+        "the lock on the repository at {location} was lost: {cause}; no backup was written, as a prune may have run meanwhile. It is tried again"
+    )]
+    LockLost {
+        /// The place.
+        location: String,
+        /// Why.
+        cause: String,
+    },
+    /// A run took so long that what it counts on may have been pruned.
+    #[error(
+        "the run on the repository at {location} took {hours} hours, and packs that a prune marked meanwhile may be gone; no backup was written. Back up less at once, or to a faster place"
+    )]
+    TookTooLong {
+        /// The place.
+        location: String,
+        /// How long it took.
+        hours: u64,
+    },
+    /// No key has this id.
+    #[error("no key of the repository at {location} has the id {id}")]
+    UnknownKey {
+        /// The place.
+        location: String,
+        /// What was asked for.
+        id: String,
+    },
+    /// The key is the one that is in use.
+    #[error(
+        "key {id} of the repository at {location} is in use; open the repository with another password first"
+    )]
+    KeyInUse {
+        /// The place.
+        location: String,
+        /// The key.
+        id: String,
+    },
     /// A library failed in a way that has no name of its own.
     #[error("cannot {action} in the repository at {location}: {cause}")]
     Engine {
@@ -116,12 +160,17 @@ impl Classified for RepositoryError {
                 ErrorClass::Waiting
             }
             Self::NotEmpty { .. }
+            | Self::AlreadyExists { .. }
+            | Self::UnknownKey { .. }
+            | Self::KeyInUse { .. }
             | Self::UnknownSnapshot { .. }
             | Self::AmbiguousSnapshot { .. } => ErrorClass::Permanent,
             Self::Damaged { .. } => ErrorClass::Damaged,
-            Self::SourceIncomplete { .. } | Self::Cancelled | Self::Engine { .. } => {
-                ErrorClass::Transient
-            }
+            Self::SourceIncomplete { .. }
+            | Self::LockLost { .. }
+            | Self::TookTooLong { .. }
+            | Self::Cancelled
+            | Self::Engine { .. } => ErrorClass::Transient,
         }
     }
 
@@ -137,6 +186,11 @@ impl Classified for RepositoryError {
             Self::Damaged { .. } => "Damaged",
             Self::SourceIncomplete { .. } => "SourceIncomplete",
             Self::Cancelled => "Cancelled",
+            Self::AlreadyExists { .. } => "AlreadyExists",
+            Self::LockLost { .. } => "LockLost",
+            Self::TookTooLong { .. } => "TookTooLong",
+            Self::UnknownKey { .. } => "UnknownKey",
+            Self::KeyInUse { .. } => "KeyInUse",
             Self::Engine { .. } => "RepositoryError",
         }
     }

@@ -1,12 +1,30 @@
 //! Repositories in the restic format: the one place that knows `rustic_core`.
 
+// Called by the files source, which is not in this build's non-test code yet.
+#[cfg_attr(not(test), allow(dead_code))]
+mod archive;
+mod backend;
 mod check;
+mod cipher;
+mod compose;
+mod content;
 mod copy;
 mod error;
+mod id;
+mod index;
+mod inner;
 mod keys;
+mod library;
 mod lock;
+mod machine;
+mod open;
+mod pack;
+mod packer;
 mod prune;
+mod reader;
 mod snapshot;
+mod stage;
+mod uploads;
 mod writer;
 
 pub use check::{CheckOptions, CheckReport, ReadData};
@@ -14,6 +32,7 @@ pub use copy::Copied;
 pub use error::RepositoryError;
 pub use keys::KeyInfo;
 pub use lock::LockInfo;
+pub use open::InitOptions;
 pub use prune::{PruneOptions, PrunePlan, PruneReport};
 pub use snapshot::{POLICY_TAG, Snapshot, SnapshotFacts, TAG};
 pub use writer::{
@@ -27,30 +46,30 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
+use content::SnapshotContent;
+use inner::Inner;
+
 use crate::destination::Storage;
-use crate::manifest::Manifest;
+use crate::manifest::{MANIFEST_PATH, Manifest};
 use crate::progress::Progress;
 use crate::source::Content;
-
-/// How a repository is made.
-#[derive(Debug, Clone, Default)]
-pub struct InitOptions {
-    /// The repository whose chunker is shared, so that files copied from it are recognised.
-    pub chunker_of: Option<Repository>,
-}
 
 /// A repository, opened. Clones are cheap and share it.
 #[derive(Debug, Clone)]
 pub struct Repository {
-    storage: Arc<dyn Storage>,
-    location: String,
+    inner: Arc<Inner>,
+    lock_wait: Duration,
 }
 
-fn not_built() -> RepositoryError {
-    RepositoryError::Engine {
-        action: "work".into(),
-        location: String::new(),
-        cause: "this build holds no repository engine".into(),
+/// How long the locks of others are waited for, unless said otherwise.
+const LOCK_WAIT: Duration = Duration::from_secs(120);
+
+impl From<Inner> for Repository {
+    fn from(inner: Inner) -> Self {
+        Self {
+            inner: Arc::new(inner),
+            lock_wait: LOCK_WAIT,
+        }
     }
 }
 
@@ -64,8 +83,7 @@ impl Repository {
         storage: Arc<dyn Storage>,
         password: &SecretString,
     ) -> Result<Self, RepositoryError> {
-        let _ = (storage, password);
-        Err(not_built())
+        Ok(open::open(storage, password).await?.into())
     }
 
     /// Makes a repository at `storage`.
@@ -77,8 +95,7 @@ impl Repository {
         password: &SecretString,
         options: &InitOptions,
     ) -> Result<Self, RepositoryError> {
-        let _ = (storage, password, options);
-        Err(not_built())
+        Ok(open::init(storage, password, options).await?.into())
     }
 
     /// Opens the repository at `storage`, or makes it; the second value says whether it was made.
@@ -90,33 +107,44 @@ impl Repository {
         password: &SecretString,
         options: &InitOptions,
     ) -> Result<(Self, bool), RepositoryError> {
-        let _ = (storage, password, options);
-        Err(not_built())
+        match Self::open(Arc::clone(&storage), password).await {
+            Err(RepositoryError::NotARepository { .. }) => {}
+            opened => return Ok((opened?, false)),
+        }
+        match Self::init(Arc::clone(&storage), password, options).await {
+            // Another was faster.
+            Err(RepositoryError::AlreadyExists { .. }) => {
+                Ok((Self::open(storage, password).await?, false))
+            }
+            made => Ok((made?, true)),
+        }
     }
 
     /// The same repository, waiting at most so long for the locks of others.
     #[must_use]
     pub fn with_lock_wait(self, wait: Duration) -> Self {
-        let _ = wait;
-        self
+        Self {
+            lock_wait: wait,
+            ..self
+        }
     }
 
     /// The repository's id: 64 hex digits.
     #[must_use]
     pub fn id(&self) -> String {
-        String::new()
+        self.inner.repository_id.to_string()
     }
 
     /// The place in words, without secrets.
     #[must_use]
     pub fn location(&self) -> &str {
-        &self.location
+        &self.inner.location
     }
 
     /// Where it lives.
     #[must_use]
     pub fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
+        &self.inner.storage
     }
 
     /// Every snapshot that is there now, ours and foreign, the oldest first.
@@ -124,7 +152,7 @@ impl Repository {
     /// # Errors
     /// When the listing or one of the snapshots cannot be read: a listing is complete or an error.
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, RepositoryError> {
-        Err(not_built())
+        snapshot::list(&self.inner).await
     }
 
     /// The snapshot whose id begins with `id_prefix`.
@@ -133,8 +161,7 @@ impl Repository {
     /// [`RepositoryError::UnknownSnapshot`], [`RepositoryError::AmbiguousSnapshot`], or as
     /// [`Self::snapshots`].
     pub async fn snapshot(&self, id_prefix: &str) -> Result<Snapshot, RepositoryError> {
-        let _ = id_prefix;
-        Err(not_built())
+        snapshot::find(&self.inner, id_prefix).await
     }
 
     /// Begins to write a snapshot: takes the shared lock and reads the index.
@@ -148,8 +175,7 @@ impl Repository {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<SnapshotWriter, RepositoryError> {
-        let _ = (new, progress, cancel);
-        Err(not_built())
+        SnapshotWriter::begin(&self.inner, self.lock_wait, new, progress, cancel).await
     }
 
     /// Reads the tree and the blobs of a snapshot; holds a shared lock while it is alive.
@@ -157,8 +183,10 @@ impl Repository {
     /// # Errors
     /// As [`Self::begin`].
     pub async fn content(&self, snapshot: &Snapshot) -> Result<Arc<dyn Content>, RepositoryError> {
-        let _ = snapshot;
-        Err(not_built())
+        let lock = content::read_lock(&self.inner, self.lock_wait).await?;
+        Ok(Arc::new(
+            SnapshotContent::open(&self.inner, snapshot, lock).await?,
+        ))
     }
 
     /// The manifest of a snapshot of ours; `None` for a foreign one.
@@ -167,8 +195,22 @@ impl Repository {
     /// [`RepositoryError::Damaged`] when it is missing or cannot be understood, or as
     /// [`Self::content`].
     pub async fn manifest(&self, snapshot: &Snapshot) -> Result<Option<Manifest>, RepositoryError> {
-        let _ = snapshot;
-        Err(not_built())
+        if snapshot.foreign {
+            return Ok(None);
+        }
+        // So short a read is protected by the two phases of pruning.
+        let content = SnapshotContent::open(&self.inner, snapshot, None).await?;
+        let damaged = |cause: String| {
+            self.inner
+                .damaged(format!("the manifest of snapshot {} {cause}", snapshot.id))
+        };
+        let json = content
+            .read_file(MANIFEST_PATH.as_bytes())
+            .await?
+            .ok_or_else(|| damaged("is missing".to_owned()))?;
+        serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|error| damaged(format!("cannot be understood: {error}")))
     }
 
     /// Removes snapshots by their full ids. What they alone need is freed by [`Self::prune`].
@@ -176,8 +218,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::Locked`], or what the storage says; removed ones stay removed.
     pub async fn forget(&self, ids: &[String]) -> Result<(), RepositoryError> {
-        let _ = ids;
-        Err(not_built())
+        prune::forget(&self.inner, self.lock_wait, ids).await
     }
 
     /// What [`Self::prune`] would do now. Changes nothing.
@@ -186,8 +227,7 @@ impl Repository {
     /// [`RepositoryError::Damaged`] when something that a snapshot needs is missing, or what the
     /// storage says.
     pub async fn prune_plan(&self, options: &PruneOptions) -> Result<PrunePlan, RepositoryError> {
-        let _ = options;
-        Err(not_built())
+        prune::plan(&self.inner, self.lock_wait, options).await
     }
 
     /// Frees what no snapshot needs: marks it, and removes what was marked long enough ago.
@@ -196,8 +236,7 @@ impl Repository {
     /// [`RepositoryError::Locked`] when others hold locks for longer than the wait, or as
     /// [`Self::prune_plan`].
     pub async fn prune(&self, options: &PruneOptions) -> Result<PruneReport, RepositoryError> {
-        let _ = options;
-        Err(not_built())
+        prune::prune(&self.inner, self.lock_wait, options).await
     }
 
     /// Checks that everything snapshots need is there. Damage is in the report; it is an error
@@ -210,8 +249,7 @@ impl Repository {
         options: &CheckOptions,
         progress: Progress,
     ) -> Result<CheckReport, RepositoryError> {
-        let _ = (options, progress);
-        Err(not_built())
+        check::check(&self.inner, self.lock_wait, options, progress).await
     }
 
     /// Copies snapshots to another repository. Those that are there already, by
@@ -227,8 +265,15 @@ impl Repository {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Vec<Copied>, RepositoryError> {
-        let _ = (snapshots, to, progress, cancel);
-        Err(not_built())
+        copy::copy(
+            &self.inner,
+            &to.inner,
+            self.lock_wait,
+            snapshots,
+            progress,
+            cancel,
+        )
+        .await
     }
 
     /// Bytes of everything that is stored, by listing it.
@@ -236,7 +281,12 @@ impl Repository {
     /// # Errors
     /// What the storage says.
     pub async fn stored_bytes(&self) -> Result<u64, RepositoryError> {
-        Err(not_built())
+        let mut bytes = 0;
+        for directory in ["data", "index", "snapshots", "keys"] {
+            let entries = self.inner.storage.list(directory).await?;
+            bytes += entries.iter().map(|entry| entry.size).sum::<u64>();
+        }
+        Ok(bytes)
     }
 
     /// The keys: the passwords that open it.
@@ -244,7 +294,7 @@ impl Repository {
     /// # Errors
     /// What the storage says.
     pub async fn keys(&self) -> Result<Vec<KeyInfo>, RepositoryError> {
-        Err(not_built())
+        keys::list(&self.inner).await
     }
 
     /// Adds a password; the id of its key.
@@ -252,8 +302,7 @@ impl Repository {
     /// # Errors
     /// What the storage says.
     pub async fn add_key(&self, password: &SecretString) -> Result<String, RepositoryError> {
-        let _ = password;
-        Err(not_built())
+        keys::add(&self.inner, password).await
     }
 
     /// Removes a key by its full id. The one in use, and so the last, cannot be removed.
@@ -261,8 +310,7 @@ impl Repository {
     /// # Errors
     /// When it is the one in use, or what the storage says.
     pub async fn remove_key(&self, id: &str) -> Result<(), RepositoryError> {
-        let _ = id;
-        Err(not_built())
+        keys::remove(&self.inner, id).await
     }
 
     /// The locks that are there.
@@ -270,7 +318,7 @@ impl Repository {
     /// # Errors
     /// What the storage says.
     pub async fn locks(&self) -> Result<Vec<LockInfo>, RepositoryError> {
-        Err(not_built())
+        lock::list(&self.inner).await
     }
 
     /// Removes locks that nobody refreshed for 30 minutes, or whose process on this host is gone;
@@ -279,6 +327,6 @@ impl Repository {
     /// # Errors
     /// What the storage says.
     pub async fn break_stale_locks(&self) -> Result<usize, RepositoryError> {
-        Err(not_built())
+        lock::break_stale(&self.inner).await
     }
 }

@@ -1,8 +1,21 @@
 //! Forgetting snapshots, and freeing in two phases what no snapshot needs.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{Span, Timestamp};
+use rustic_core::{LimitOption, RusticError};
 use serde::Serialize;
+
+use super::RepositoryError;
+use super::backend::{Backend, View};
+use super::id::ObjectId;
+use super::index::{IndexFile, IndexedPack};
+use super::inner::Inner;
+use super::library::{self, Silent};
+use super::lock::Lock;
+use super::snapshot;
 
 /// How a prune goes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,4 +81,175 @@ pub struct PruneReport {
     pub plan: PrunePlan,
     /// Bytes of the packs that are there afterwards.
     pub stored_bytes: u64,
+}
+
+/// Removes snapshots.
+pub(super) async fn forget(
+    inner: &Arc<Inner>,
+    lock_wait: Duration,
+    ids: &[String],
+) -> Result<(), RepositoryError> {
+    let mut parsed = Vec::with_capacity(ids.len());
+    for id in ids {
+        parsed.push(
+            id.parse::<ObjectId>()
+                .map_err(|_| RepositoryError::UnknownSnapshot {
+                    location: inner.location.clone(),
+                    id: id.clone(),
+                })?,
+        );
+    }
+    if parsed.is_empty() {
+        return Ok(());
+    }
+    let lock = Lock::take(inner, false, lock_wait).await?;
+    let mut outcome = Ok(());
+    for id in &parsed {
+        outcome = inner.storage.remove(&snapshot::path(id)).await;
+        if outcome.is_err() {
+            break;
+        }
+    }
+    lock.release().await;
+    Ok(outcome?)
+}
+
+impl PruneOptions {
+    fn for_library(&self) -> rustic_core::PruneOptions {
+        let keep_delete = i64::try_from(self.keep_delete.as_secs()).unwrap_or(i64::MAX);
+        rustic_core::PruneOptions::default()
+            .keep_delete(Span::new().try_seconds(keep_delete).unwrap_or_default())
+            // The library divides by what is left of 100.
+            .max_unused(LimitOption::Percentage(
+                self.max_unused_percent.min(99).into(),
+            ))
+            .max_repack(LimitOption::Percentage(
+                self.max_repack_percent.min(100).into(),
+            ))
+    }
+}
+
+impl PrunePlan {
+    fn read(plan: &rustic_core::PrunePlan) -> Self {
+        let stats = &plan.stats;
+        let size = stats.size_sum();
+        Self {
+            used_packs: stats.packs.used,
+            partly_used_packs: stats.packs.partly_used,
+            unused_packs: stats.packs.unused,
+            repacked_packs: stats.packs.repack,
+            removed_packs: stats.packs_to_delete.remove,
+            kept_marked_packs: stats.packs_to_delete.keep,
+            recovered_packs: stats.packs_to_delete.recover,
+            unreferenced_packs: stats.packs_unref,
+            used_bytes: size.used,
+            unused_bytes: size.unused,
+            marked_bytes: size.remove,
+            repacked_bytes: size.repack.saturating_sub(size.repackrm),
+            removed_bytes: stats.size_to_delete.remove,
+            unreferenced_bytes: stats.size_unref,
+        }
+    }
+}
+
+/// What a prune would do now.
+pub(super) async fn plan(
+    inner: &Arc<Inner>,
+    lock_wait: Duration,
+    options: &PruneOptions,
+) -> Result<PrunePlan, RepositoryError> {
+    let lock = Lock::take(inner, false, lock_wait).await?;
+    let planned = run(inner, options, false).await;
+    lock.release().await;
+    planned
+}
+
+/// Plans anew under the exclusive lock and carries it out.
+pub(super) async fn prune(
+    inner: &Arc<Inner>,
+    lock_wait: Duration,
+    options: &PruneOptions,
+) -> Result<PruneReport, RepositoryError> {
+    let lock = Lock::take(inner, true, lock_wait).await?;
+    let pruned = async {
+        let plan = run(inner, options, true).await?;
+        mark_unreferenced(inner).await?;
+        let stored_bytes = inner
+            .list_ids("data")
+            .await?
+            .iter()
+            .map(|(_, size)| size)
+            .sum();
+        Ok(PruneReport { plan, stored_bytes })
+    }
+    .await;
+    lock.release().await;
+    pruned
+}
+
+async fn run(
+    inner: &Arc<Inner>,
+    options: &PruneOptions,
+    carry_out: bool,
+) -> Result<PrunePlan, RepositoryError> {
+    let backend = Backend::new(Arc::clone(&inner.storage), View::Plain);
+    let options = options.for_library();
+    let shared = Arc::clone(inner);
+    inner
+        .blocking("prune", move || {
+            let inner = shared;
+            let repository = library::open(&inner, &backend, Silent)
+                .map_err(|error| backend.explain("prune", &error))?;
+            // All that can go wrong here, other than with the storage, is that something which a
+            // snapshot needs is missing or not what it was.
+            let damaged = |error: Box<RusticError>| match backend.explain("prune", &error) {
+                RepositoryError::Engine { cause, .. } => inner.damaged(cause),
+                other => other,
+            };
+            let plan = repository.prune_plan(&options).map_err(damaged)?;
+            let read = PrunePlan::read(&plan);
+            if carry_out {
+                repository.prune(&options, plan).map_err(damaged)?;
+                backend.barrier().map_err(damaged)?;
+            }
+            Ok(read)
+        })
+        .await
+}
+
+/// Marks packs that no index knows, left by runs that died. The library plans it, and leaves it
+/// undone when there is nothing else to do.
+async fn mark_unreferenced(inner: &Inner) -> Result<(), RepositoryError> {
+    let mut known = BTreeSet::new();
+    for (id, _) in inner.list_ids("index").await? {
+        let file: IndexFile = inner.read_json(&format!("index/{id}")).await?;
+        known.extend(
+            file.packs
+                .iter()
+                .chain(&file.packs_to_delete)
+                .map(|pack| pack.id),
+        );
+    }
+    let now = Timestamp::now();
+    let packs_to_delete: Vec<_> = inner
+        .list_ids("data")
+        .await?
+        .into_iter()
+        .filter(|(id, _)| !known.contains(id))
+        .map(|(id, size)| IndexedPack {
+            id,
+            blobs: Vec::new(),
+            time: Some(now),
+            size: u32::try_from(size).ok(),
+        })
+        .collect();
+    if packs_to_delete.is_empty() {
+        return Ok(());
+    }
+    let file = IndexFile {
+        packs: Vec::new(),
+        packs_to_delete,
+    };
+    inner.write_json("index", &file).await?;
+    Ok(())
 }

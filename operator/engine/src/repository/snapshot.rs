@@ -1,7 +1,14 @@
 //! A snapshot as it is listed: what its file says, read as ours or as somebody else's.
 
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use rustic_core::repofile::SnapshotFile;
 use serde::{Deserialize, Serialize};
 
+use super::RepositoryError;
+use super::id::{ObjectId, from_rustic};
+use super::inner::{Inner, locked};
 use crate::manifest::ClusterTime;
 
 /// The tag that every snapshot of ours carries.
@@ -42,7 +49,7 @@ pub struct Snapshot {
     /// When the run had ended.
     pub completion_time: Option<jiff::Timestamp>,
     /// The id of its root tree.
-    pub(super) tree: [u8; 32],
+    pub(super) tree: ObjectId,
 }
 
 impl Snapshot {
@@ -50,6 +57,131 @@ impl Snapshot {
     #[must_use]
     pub fn identity(&self) -> &str {
         self.original_id.as_deref().unwrap_or(&self.id)
+    }
+
+    /// What the snapshot file with this id says.
+    pub(super) fn read(id: ObjectId, file: &SnapshotFile) -> Self {
+        let tags: Vec<String> = file.tags.into_iter().cloned().collect();
+        let ours = tags.iter().any(|tag| tag == TAG);
+        let policy = tags
+            .iter()
+            .find_map(|tag| tag.strip_prefix(POLICY_TAG))
+            .map(str::to_owned);
+        let facts = file
+            .description
+            .as_deref()
+            .and_then(|facts| serde_json::from_str(facts).ok());
+        let summary = file.summary.as_ref();
+        let original = file
+            .original
+            .map(|original| from_rustic(original.into_inner()));
+        Self {
+            id: id.to_string(),
+            original_id: original
+                .filter(|original| *original != id)
+                .map(|id| id.to_string()),
+            time: file.time.timestamp(),
+            hostname: file.hostname.clone(),
+            tags,
+            paths: file.paths.into_iter().cloned().collect(),
+            policy: policy.filter(|_| ours),
+            foreign: !ours,
+            facts: facts.filter(|_| ours),
+            read_bytes: summary.map(|summary| summary.total_bytes_processed),
+            added_bytes: summary.map(|summary| summary.data_added),
+            stored_bytes: summary.map(|summary| summary.data_added_packed),
+            start_time: summary.map(|summary| summary.backup_start.timestamp()),
+            completion_time: summary.map(|summary| summary.backup_end.timestamp()),
+            tree: from_rustic(file.tree.into_inner()),
+        }
+    }
+}
+
+/// Snapshot files fetched at once.
+const FETCHES: usize = 16;
+
+/// Where the snapshot file with this id is stored.
+pub(super) fn path(id: &ObjectId) -> String {
+    format!("snapshots/{id}")
+}
+
+/// Every snapshot that is there now, the oldest first.
+pub(super) async fn list(inner: &Inner) -> Result<Vec<Snapshot>, RepositoryError> {
+    let ids: Vec<_> = inner
+        .list_ids("snapshots")
+        .await?
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    locked(&inner.snapshots).retain(|id, _| ids.binary_search(id).is_ok());
+    let mut snapshots: Vec<Snapshot> = futures::stream::iter(ids)
+        .map(|id| async move { load(inner, id).await })
+        .buffer_unordered(FETCHES)
+        .try_filter_map(|snapshot| async move { Ok(snapshot.map(|found| (*found).clone())) })
+        .try_collect()
+        .await?;
+    snapshots.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    Ok(snapshots)
+}
+
+/// One snapshot, or `None` when it was forgotten since it was listed.
+async fn load(inner: &Inner, id: ObjectId) -> Result<Option<Arc<Snapshot>>, RepositoryError> {
+    if let Some(known) = locked(&inner.snapshots).get(&id) {
+        return Ok(Some(Arc::clone(known)));
+    }
+    match read_file(inner, id).await {
+        Ok(file) => {
+            let snapshot = Arc::new(Snapshot::read(id, &file));
+            locked(&inner.snapshots).insert(id, Arc::clone(&snapshot));
+            Ok(Some(snapshot))
+        }
+        Err(error) => match inner.storage.size(&path(&id)).await? {
+            Some(_) => Err(error),
+            None => Ok(None),
+        },
+    }
+}
+
+/// What the file of a snapshot says, in the library's words.
+pub(super) async fn read_file(
+    inner: &Inner,
+    id: ObjectId,
+) -> Result<SnapshotFile, RepositoryError> {
+    inner.read_json(&path(&id)).await
+}
+
+/// The snapshot whose id begins with `prefix`. Others may be damaged: they are not read.
+pub(super) async fn find(inner: &Inner, prefix: &str) -> Result<Snapshot, RepositoryError> {
+    let unknown = || RepositoryError::UnknownSnapshot {
+        location: inner.location.clone(),
+        id: prefix.to_owned(),
+    };
+    if prefix.is_empty() {
+        return Err(unknown());
+    }
+    let ids = inner.list_ids("snapshots").await?;
+    let matching: Vec<_> = ids
+        .into_iter()
+        .map(|(id, _)| id)
+        .filter(|id| id.to_string().starts_with(prefix))
+        .collect();
+    match matching[..] {
+        [] => Err(unknown()),
+        [id] => {
+            let snapshot = load(inner, id).await?.ok_or_else(unknown)?;
+            Ok((*snapshot).clone())
+        }
+        _ => Err(RepositoryError::AmbiguousSnapshot {
+            location: inner.location.clone(),
+            id: prefix.to_owned(),
+            count: matching.len(),
+            examples: matching
+                .iter()
+                .take(3)
+                .map(|id| id.to_string()[..12].to_owned())
+                .collect::<Vec<_>>()
+                .join(", "),
+        }),
     }
 }
 

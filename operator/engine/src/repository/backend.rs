@@ -1,0 +1,213 @@
+//! A [`Storage`] as `rustic_core` wants it: synchronous, with packs uploaded in the background.
+//!
+//! The library turns every error into text. What the storage said is kept aside here, so that its
+//! class, reason and advice survive.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use rustic_core::{
+    BytesList, ErrorKind, FileType, Id, ReadBackend, RepositoryBackends, RusticError, RusticResult,
+    WriteBackend,
+};
+use tokio::runtime::Handle;
+
+use super::RepositoryError;
+use super::id::{ObjectId, from_rustic};
+use super::inner::locked;
+use super::uploads::Uploads;
+use crate::destination::{Storage, StorageError};
+
+/// A storage as the library wants it.
+pub(super) struct Backend {
+    storage: Arc<dyn Storage>,
+    handle: Handle,
+    uploads: Uploads,
+    /// The first thing that went wrong below.
+    failure: Mutex<Option<RepositoryError>>,
+    view: View,
+}
+
+/// What of the storage the library sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// Everything as it is.
+    Plain,
+    /// Of the keys only this one, so that a key left by an init that lost a race hinders nobody.
+    OneKey(ObjectId),
+    /// Snapshot files are not written: whoever archives decides later whether there is one.
+    WithholdSnapshots,
+    /// No config is there and none is written: init decides what it says and when it is stored.
+    WithholdConfig,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("view", &self.view)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    /// Must be made inside a tokio runtime; used outside of its worker threads.
+    pub(super) fn new(storage: Arc<dyn Storage>, view: View) -> Arc<Self> {
+        Arc::new(Self {
+            uploads: Uploads::new(Arc::clone(&storage)),
+            storage,
+            handle: Handle::current(),
+            failure: Mutex::default(),
+            view,
+        })
+    }
+
+    /// The same as the library takes it.
+    pub(super) fn for_library(self: &Arc<Self>) -> RepositoryBackends {
+        let backend: Arc<dyn WriteBackend> = Arc::<Self>::clone(self);
+        RepositoryBackends::new(backend, None)
+    }
+
+    /// What failed below, or what the library itself said.
+    pub(super) fn explain(&self, action: &str, error: &RusticError) -> RepositoryError {
+        locked(&self.failure)
+            .take()
+            .unwrap_or_else(|| RepositoryError::Engine {
+                action: action.to_owned(),
+                location: self.storage.location(),
+                cause: in_one_line(error),
+            })
+    }
+
+    /// What failed below, if anything did.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub(super) fn take_failure(&self) -> Option<RepositoryError> {
+        locked(&self.failure).take()
+    }
+
+    /// Waits for the uploads that are on their way.
+    pub(super) fn barrier(&self) -> RusticResult<()> {
+        self.handle
+            .block_on(self.uploads.barrier())
+            .map_err(|error| self.note(error))
+    }
+
+    fn note(&self, error: RepositoryError) -> Box<RusticError> {
+        let text = error.to_string();
+        locked(&self.failure).get_or_insert(error);
+        RusticError::new(ErrorKind::Backend, text)
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = Result<T, StorageError>>) -> RusticResult<T> {
+        self.handle
+            .block_on(work)
+            .map_err(|error| self.note(error.into()))
+    }
+}
+
+/// The library's message without its paragraphs, its links and its backtrace.
+pub(super) fn in_one_line(error: &RusticError) -> String {
+    let text = error.display_log();
+    let text = text.strip_prefix("Error: ").unwrap_or(&text);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn path(tpe: FileType, id: &Id) -> String {
+    match tpe {
+        FileType::Config => "config".to_owned(),
+        FileType::Pack => super::pack::FinishedPack::path(&from_rustic(*id)),
+        other => format!("{}/{}", other.dirname(), id.to_hex().as_str()),
+    }
+}
+
+impl ReadBackend for Backend {
+    fn location(&self) -> String {
+        self.storage.location()
+    }
+
+    fn list_with_size(&self, tpe: FileType) -> RusticResult<Vec<(Id, u32)>> {
+        if tpe == FileType::Config {
+            if self.view == View::WithholdConfig {
+                return Ok(Vec::new());
+            }
+            let size = self.wait(self.storage.size("config"))?;
+            return Ok(size
+                .map(|size| (Id::default(), clamp(size)))
+                .into_iter()
+                .collect());
+        }
+        let entries = self.wait(self.storage.list(tpe.dirname()))?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|entry| Some((ObjectId::from_path(&entry.path)?, clamp(entry.size))))
+            .filter(|(id, _)| match self.view {
+                View::OneKey(key) if tpe == FileType::Key => *id == key,
+                _ => true,
+            })
+            .map(|(id, size)| (id.to_rustic(), size))
+            .collect())
+    }
+
+    fn read_full(&self, tpe: FileType, id: &Id) -> RusticResult<Bytes> {
+        self.wait(self.storage.read(&path(tpe, id)))
+    }
+
+    fn read_partial(
+        &self,
+        tpe: FileType,
+        id: &Id,
+        _cacheable: bool,
+        offset: u32,
+        length: u32,
+    ) -> RusticResult<Bytes> {
+        self.wait(
+            self.storage
+                .read_range(&path(tpe, id), offset.into(), length.into()),
+        )
+    }
+
+    fn warmup_path(&self, tpe: FileType, id: &Id) -> String {
+        path(tpe, id)
+    }
+}
+
+/// No object of a repository is as large as 4 GiB; one that is matches no index and is reported.
+fn clamp(size: u64) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+impl WriteBackend for Backend {
+    fn create(&self) -> RusticResult<()> {
+        self.wait(self.storage.create())
+    }
+
+    fn write_bytes(
+        &self,
+        tpe: FileType,
+        id: &Id,
+        _cacheable: bool,
+        content: BytesList,
+    ) -> RusticResult<()> {
+        let path = path(tpe, id);
+        let parts = content.into_vec();
+        match tpe {
+            FileType::Pack => self
+                .handle
+                .block_on(self.uploads.submit(path, parts, || ()))
+                .map_err(|error| self.note(error)),
+            FileType::Snapshot if self.view == View::WithholdSnapshots => Ok(()),
+            FileType::Config if self.view == View::WithholdConfig => Ok(()),
+            // All of these refer to packs: none may be there before them.
+            FileType::Index | FileType::Snapshot | FileType::Config | FileType::Key => {
+                self.barrier()?;
+                self.wait(self.storage.write(&path, parts))
+            }
+        }
+    }
+
+    fn remove(&self, tpe: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
+        // What replaces it must be there before it goes.
+        self.barrier()?;
+        self.wait(self.storage.remove(&path(tpe, id)))
+    }
+}
