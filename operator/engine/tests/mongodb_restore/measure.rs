@@ -42,25 +42,60 @@ async fn half_a_gibibyte_with_three_indexes() {
     drop(source);
     for round in 0..2 {
         let target = Server::start(Kind::ReplicaSet).await;
-        let started = Instant::now();
+        let before = Usage::now(&target);
         target.tool("mongorestore", &["--quiet", dump.path().to_str().unwrap()]);
-        report(round, "mongorestore", started, written);
+        before.report(&target, round, "mongorestore", written);
         drop(target);
 
         let target = Server::start(Kind::ReplicaSet).await;
         let backup = Backup::of(dump.path());
-        let started = Instant::now();
+        let before = Usage::now(&target);
         let done = run(&everything(&target), backup).await;
-        report(round, "holdfast (compared)", started, written);
+        before.report(&target, round, "holdfast, compared", written);
         assert!(done.verified());
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn report(round: i32, what: &str, started: Instant, bytes: usize) {
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{round} {what}: {seconds:.1} s, {:.1} MB/s",
-        bytes as f64 / 1e6 / seconds
-    );
+/// The clock, and the CPU that client (this process, and the tools it waited for) and server used.
+struct Usage {
+    at: Instant,
+    client: f64,
+    server: f64,
+}
+
+impl Usage {
+    fn now(server: &Server) -> Self {
+        Self {
+            at: Instant::now(),
+            client: cpu("self", 4),
+            server: cpu(&server.id().to_string(), 2),
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn report(&self, server: &Server, round: i32, what: &str, bytes: usize) {
+        let now = Self::now(server);
+        let seconds = now.at.duration_since(self.at).as_secs_f64();
+        println!(
+            "{round} {what}: {seconds:.1} s, {:.1} MB/s, client CPU {:.1} s, mongod CPU {:.1} s",
+            bytes as f64 / 1e6 / seconds,
+            now.client - self.client,
+            now.server - self.server,
+        );
+    }
+}
+
+/// Seconds of CPU of a process: user and system, and with 4 fields those of its ended children.
+fn cpu(process: &str, fields: usize) -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name of the program, in brackets, is the only field that may hold spaces.
+    let (_, after_name) = stat.rsplit_once(')').unwrap();
+    let ticks: f64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(fields)
+        .map(|field| field.parse::<f64>().unwrap())
+        .sum();
+    ticks / TICKS_PER_SECOND
 }

@@ -140,6 +140,11 @@ impl Server {
             .unwrap_or_else(|error| panic!("{command}: {error}"))
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends the server as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
