@@ -76,30 +76,46 @@ impl Backup {
         Self { manifest, content }
     }
 
-    /// Forgets the segments: only the `.bson` nodes are left to restore from.
-    pub(crate) fn without_segments(mut self) -> Self {
+    /// The data of every collection in blobs of this size, whatever is cut by it: as another
+    /// program would have backed the dump up.
+    pub(crate) fn in_blobs_of(mut self, size: usize) -> Self {
         for collection in &mut self.manifest.collections {
             collection.segments.clear();
+            if let Some(path) = &collection.data_path {
+                let bytes = Bytes::from(self.content.bytes(path));
+                let ids = (0..bytes.len())
+                    .step_by(size)
+                    .map(|at| bytes.slice(at..bytes.len().min(at + size)))
+                    .map(|blob| self.content.add_blob(blob))
+                    .collect();
+                self.content
+                    .add_node(path, NodeKind::File(ids), bytes.len() as u64);
+            }
         }
         self
     }
 
-    /// Changes the last byte of the value of the first document of a collection, and gives the
-    /// blob its new id, as if it had been backed up so; the digest is the old one.
+    /// Loses the last blob of a collection.
+    pub(crate) fn truncate(&mut self, db: &str, name: &str) {
+        let path = Namespace::new(db, name).data_path();
+        let mut ids = self.content.ids(&path);
+        ids.pop();
+        self.content.add_node(&path, NodeKind::File(ids), 0);
+    }
+
+    /// Changes some bytes of a collection's data, as if it had been backed up so; the digest is the
+    /// old one.
     pub(crate) fn tamper(&mut self, db: &str, name: &str, from: &[u8], to: &[u8]) {
         assert_eq!(from.len(), to.len());
-        let collection = self
-            .manifest
-            .collections
-            .iter_mut()
-            .find(|one| one.db == db && one.name == name)
-            .unwrap();
-        for segment in &mut collection.segments {
-            let bytes = &self.content.blobs[&parse(&segment.blobs[0])];
+        let path = Namespace::new(db, name).data_path();
+        let mut ids = self.content.ids(&path);
+        for id in &mut ids {
+            let bytes = &self.content.blobs[id];
             if let Some(at) = bytes.windows(from.len()).position(|window| window == from) {
                 let mut changed = bytes.to_vec();
                 changed[at..at + to.len()].copy_from_slice(to);
-                segment.blobs[0] = self.content.add_blob(Bytes::from(changed)).to_string();
+                *id = self.content.add_blob(Bytes::from(changed));
+                self.content.add_node(&path, NodeKind::File(ids), 0);
                 return;
             }
         }
@@ -264,10 +280,6 @@ impl Content for DumpContent {
         }
         Ok(bytes)
     }
-}
-
-fn parse(id: &str) -> BlobId {
-    BlobId(hex::decode(id).unwrap().try_into().unwrap())
 }
 
 /// The raw documents of a `.bson` file.

@@ -173,13 +173,9 @@ async fn a_run_that_is_asked_to_stop_stops() {
 async fn a_backup_that_lacks_documents_is_damaged() {
     let dump = orders().await;
     let target = Server::start(Kind::Standalone).await;
-    let (mut manifest, content) = Backup::of(dump.path()).share();
-    manifest.collections[0].segments.pop();
-    manifest.collections[0].bytes = manifest.collections[0]
-        .segments
-        .iter()
-        .map(|s| s.bytes)
-        .sum();
+    let mut backup = Backup::of(dump.path());
+    backup.truncate("shop", "orders");
+    let (manifest, content) = backup.share();
     let request = everything(&target);
     let plan = plan_restore(&request, &manifest, content.as_ref())
         .await

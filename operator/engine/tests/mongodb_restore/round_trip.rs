@@ -45,7 +45,7 @@ fn same_names() -> Vec<(&'static str, &'static str)> {
 }
 
 #[tokio::test]
-async fn from_segments_into_a_replica_set() {
+async fn into_a_replica_set() {
     let source = Server::start(Kind::ReplicaSet).await;
     dataset::load(&source).await;
     let dump = source.dump();
@@ -68,7 +68,7 @@ async fn from_segments_into_a_replica_set() {
 }
 
 #[tokio::test]
-async fn from_nodes_alone_and_renamed_into_a_standalone() {
+async fn from_any_blobs_and_renamed_into_a_standalone() {
     let source = Server::start(Kind::Standalone).await;
     dataset::load(&source).await;
     let dump = source.dump();
@@ -78,7 +78,7 @@ async fn from_nodes_alone_and_renamed_into_a_standalone() {
         ("shop.*".into(), "copy.*".into()),
         ("Données.*".into(), "Copie.*".into()),
     ];
-    let report = run(&request, Backup::of(dump.path()).without_segments()).await;
+    let report = run(&request, Backup::of(dump.path()).in_blobs_of(1000)).await;
     assert!(report.verified(), "{report}");
     let names = [("shop", "copy"), ("Données", "Copie")];
     assert_same(&source.client, &target.client, &names).await;

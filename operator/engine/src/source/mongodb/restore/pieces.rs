@@ -1,106 +1,28 @@
-//! The data of one collection as pieces of whole documents: its segments as the manifest lists
-//! them, or, where there are none, its `.bson` node cut on document boundaries.
+//! The data of one collection as pieces of whole documents: its `.bson` node, cut on document
+//! boundaries. The blobs of a node of ours are whole documents already; one that another program
+//! wrote is cut all the same.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
 use super::error::RestoreError;
-use crate::manifest::{CollectionManifest, SegmentManifest};
-use crate::source::{BlobId, Content, NodeKind};
+use crate::source::{Content, Node, NodeKind};
 
-/// Pieces are about this large: small segments go together, and a node without segments is cut so.
-const PIECE_BYTES: u64 = 2 << 20;
+/// Small blobs go together in pieces of about this size.
+const PIECE_BYTES: usize = 2 << 20;
 
-/// So many pieces of one collection are fetched ahead: a blob of an object store takes a tenth of a
+/// A blob of whole documents that is this large is a piece of its own and is not copied.
+const LARGE_BLOB: usize = PIECE_BYTES / 4;
+
+/// So many blobs of one collection are fetched ahead: one of an object store takes a tenth of a
 /// second to come, however small.
 const FETCHED_AHEAD: usize = 8;
 
 /// The largest document a server stores is 16 MiB; internal ones (an oplog entry, a bucket) may be
 /// 16 KiB longer. A longer length can only be damage.
 const MAX_DOCUMENT_BYTES: usize = (16 << 20) + (16 << 10);
-
-/// The data of one collection, in order: each item is one or more whole documents.
-pub(super) fn pieces(
-    content: Arc<dyn Content>,
-    collection: &CollectionManifest,
-    namespace: &str,
-) -> BoxStream<'static, Result<Bytes, RestoreError>> {
-    let Some(path) = collection.data_path.clone() else {
-        return stream::empty().boxed();
-    };
-    let segmented: u64 = collection.segments.iter().map(|s| s.bytes).sum();
-    let namespace: Arc<str> = Arc::from(namespace);
-    if segmented != collection.bytes || (segmented == 0 && collection.documents > 0) {
-        return node_pieces(content, path, namespace);
-    }
-    stream::iter(groups(&collection.segments))
-        .map(move |group| joined(Arc::clone(&content), group, Arc::clone(&namespace)))
-        .buffered(FETCHED_AHEAD)
-        .boxed()
-}
-
-/// Neighbouring segments that make a piece together.
-fn groups(segments: &[SegmentManifest]) -> Vec<Vec<SegmentManifest>> {
-    let mut groups: Vec<Vec<SegmentManifest>> = Vec::new();
-    let mut bytes = 0;
-    for segment in segments {
-        match groups.last_mut() {
-            Some(group) if bytes + segment.bytes <= PIECE_BYTES => {
-                bytes += segment.bytes;
-                group.push(segment.clone());
-            }
-            _ => {
-                bytes = segment.bytes;
-                groups.push(vec![segment.clone()]);
-            }
-        }
-    }
-    groups
-}
-
-/// The bytes of neighbouring segments; of one that is one blob, without a copy.
-async fn joined(
-    content: Arc<dyn Content>,
-    group: Vec<SegmentManifest>,
-    namespace: Arc<str>,
-) -> Result<Bytes, RestoreError> {
-    let mut parts = Vec::with_capacity(group.len());
-    for segment in &group {
-        let mut bytes = 0;
-        for id in &segment.blobs {
-            let part = content.blob(&blob_id(id, &namespace)?).await?;
-            bytes += part.len() as u64;
-            parts.push(part);
-        }
-        if bytes != segment.bytes {
-            return Err(RestoreError::damaged(
-                &namespace,
-                format!(
-                    "a segment holds {bytes} bytes and the manifest says {}",
-                    segment.bytes
-                ),
-            ));
-        }
-    }
-    Ok(match parts.len() {
-        1 => parts.swap_remove(0),
-        _ => Bytes::from(parts.concat()),
-    })
-}
-
-fn blob_id(text: &str, namespace: &str) -> Result<BlobId, RestoreError> {
-    let mut id = [0_u8; 32];
-    hex::decode_to_slice(text, &mut id).map_err(|error| {
-        RestoreError::damaged(
-            namespace,
-            format!("the manifest names the blob \"{text}\", which is no id ({error})"),
-        )
-    })?;
-    Ok(BlobId(id))
-}
 
 /// The raw bytes of a small node, all at once.
 pub(super) async fn read_node(
@@ -120,81 +42,74 @@ pub(super) async fn read_node(
     Ok(Some(bytes.freeze()))
 }
 
-/// A `.bson` node cut into pieces of whole documents.
-pub(super) fn node_pieces(
+/// A `.bson` node, in order: each item is one or more whole documents.
+pub(super) fn pieces(
     content: Arc<dyn Content>,
     path: String,
-    namespace: Arc<str>,
+    namespace: String,
 ) -> BoxStream<'static, Result<Bytes, RestoreError>> {
-    struct State {
-        content: Arc<dyn Content>,
-        path: String,
-        namespace: Arc<str>,
-        blobs: Option<VecDeque<BlobId>>,
-        pending: BytesMut,
-    }
-
-    let state = State {
-        content,
-        path,
-        namespace,
-        blobs: None,
-        pending: BytesMut::new(),
-    };
-    stream::try_unfold(state, |mut state| async move {
-        let mut blobs = match state.blobs.take() {
-            Some(blobs) => blobs,
-            None => match state
-                .content
-                .node(state.path.as_bytes())
-                .await?
-                .map(|n| n.kind)
-            {
-                Some(NodeKind::File(blobs)) => blobs.into(),
-                _ => {
-                    return Err(RestoreError::damaged(
-                        &state.namespace,
-                        format!("the backup has no file {}", state.path),
-                    ));
-                }
-            },
+    stream::once(async move {
+        let node = content.node(path.as_bytes()).await?;
+        let Some(NodeKind::File(ids)) = node.map(|node: Node| node.kind) else {
+            return Err(RestoreError::damaged(
+                &namespace,
+                format!("the backup has no file {path}"),
+            ));
         };
-        while let Some(id) = blobs.pop_front() {
-            state
-                .pending
-                .extend_from_slice(&state.content.blob(&id).await?);
-            if state.pending.len() as u64 >= PIECE_BYTES {
-                let whole = whole_documents(&state.pending)
-                    .map_err(|cause| RestoreError::damaged(&state.namespace, cause))?;
+        let blobs = stream::iter(ids)
+            .map(move |id| {
+                let content = Arc::clone(&content);
+                async move { Ok(content.blob(&id).await?) }
+            })
+            .buffered(FETCHED_AHEAD)
+            .boxed();
+        Ok(cut(blobs, namespace))
+    })
+    .try_flatten()
+    .boxed()
+}
+
+/// Cuts a stream of blobs on document boundaries.
+fn cut(
+    blobs: BoxStream<'static, Result<Bytes, RestoreError>>,
+    namespace: String,
+) -> BoxStream<'static, Result<Bytes, RestoreError>> {
+    let state = (blobs, BytesMut::new(), namespace);
+    stream::try_unfold(state, |(mut blobs, mut pending, namespace)| async move {
+        while let Some(blob) = blobs.try_next().await? {
+            if pending.is_empty()
+                && blob.len() >= LARGE_BLOB
+                && whole_documents(&blob, &namespace)? == blob.len()
+            {
+                return Ok(Some((blob, (blobs, pending, namespace))));
+            }
+            pending.extend_from_slice(&blob);
+            if pending.len() >= PIECE_BYTES {
+                let whole = whole_documents(&pending, &namespace)?;
                 if whole > 0 {
-                    let piece = state.pending.split_to(whole).freeze();
-                    state.blobs = Some(blobs);
-                    return Ok(Some((piece, state)));
+                    let piece = pending.split_to(whole).freeze();
+                    return Ok(Some((piece, (blobs, pending, namespace))));
                 }
             }
         }
-        let whole = whole_documents(&state.pending)
-            .map_err(|cause| RestoreError::damaged(&state.namespace, cause))?;
-        if whole != state.pending.len() {
+        if whole_documents(&pending, &namespace)? != pending.len() {
             return Err(RestoreError::damaged(
-                &state.namespace,
-                format!("{} ends in the middle of a document", state.path),
+                &namespace,
+                "its data ends in the middle of a document".to_owned(),
             ));
         }
-        if whole == 0 {
-            return Ok(None);
-        }
-        let piece = state.pending.split().freeze();
-        state.blobs = Some(blobs);
-        Ok(Some((piece, state)))
+        let rest = pending.split().freeze();
+        Ok((!rest.is_empty()).then_some((rest, (blobs, pending, namespace))))
     })
     .boxed()
 }
 
 /// How many bytes from the start are whole documents.
-fn whole_documents(bytes: &[u8]) -> Result<usize, String> {
+fn whole_documents(bytes: &[u8], namespace: &str) -> Result<usize, RestoreError> {
     let mut end = 0;
-    while let Some(document) = next_document(bytes.get(end..).unwrap_or_default())? {
+    while let Some(document) = next_document(bytes.get(end..).unwrap_or_default())
+        .map_err(|cause| RestoreError::damaged(namespace, cause))?
+    {
         end += document.len();
     }
     Ok(end)
@@ -219,10 +134,12 @@ pub(super) fn next_document(bytes: &[u8]) -> Result<Option<&[u8]>, String> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures::stream::{self, StreamExt as _, TryStreamExt as _};
     use proptest::prelude::*;
 
-    use super::{PIECE_BYTES, groups, next_document, whole_documents};
-    use crate::manifest::SegmentManifest;
+    use super::{LARGE_BLOB, cut, next_document, whole_documents};
+    use crate::source::mongodb::restore::RestoreError;
 
     fn document(filler: usize) -> Vec<u8> {
         let length = i32::try_from(filler + 5).unwrap();
@@ -245,42 +162,51 @@ mod tests {
         );
     }
 
-    proptest! {
-        /// Nothing is lost or reordered, and only a segment that is large alone makes a large piece.
-        #[test]
-        fn groups_hold_every_segment_once(sizes in proptest::collection::vec(0..PIECE_BYTES * 2, 0..50)) {
-            let segments: Vec<SegmentManifest> = sizes
-                .iter()
-                .map(|bytes| SegmentManifest {
-                    blobs: Vec::new(),
-                    bytes: *bytes,
-                    documents: 1,
-                    first_record_id: None,
-                })
-                .collect();
-            let groups = groups(&segments);
-            prop_assert_eq!(groups.concat(), segments);
-            for group in groups {
-                let bytes: u64 = group.iter().map(|one| one.bytes).sum();
-                prop_assert!(group.len() == 1 || bytes <= PIECE_BYTES);
-            }
-        }
+    fn pieces_of(bytes: &[u8], blob: usize) -> Result<Vec<Bytes>, RestoreError> {
+        let blobs: Vec<_> = bytes
+            .chunks(blob)
+            .map(|b| Ok(Bytes::copy_from_slice(b)))
+            .collect();
+        let pieces = cut(stream::iter(blobs).boxed(), "db.x".to_owned());
+        futures::executor::block_on(pieces.try_collect())
+    }
 
-        /// Wherever the bytes are cut, what counts as whole is exactly the documents before the cut.
+    #[test]
+    fn large_blobs_of_whole_documents_are_pieces_and_small_ones_go_together() {
+        let large = document(LARGE_BLOB);
+        assert_eq!(
+            pieces_of(&large.repeat(3), large.len()).unwrap(),
+            vec![large; 3]
+        );
+        let small = document(1000);
+        let sizes: Vec<usize> = pieces_of(&small.repeat(5000), small.len())
+            .unwrap()
+            .iter()
+            .map(Bytes::len)
+            .collect();
+        assert_eq!(sizes.iter().sum::<usize>(), small.len() * 5000);
+        assert_eq!(sizes.len(), 3, "{sizes:?}");
+    }
+
+    #[test]
+    fn data_that_ends_in_a_document_is_damaged() {
+        let bytes = document(100).repeat(2);
+        assert!(pieces_of(&bytes[..bytes.len() - 1], 64).is_err());
+    }
+
+    proptest! {
+        /// Wherever blobs end, every piece is whole documents, and together they are the data.
         #[test]
         fn a_cut_never_splits_a_document(
-            fillers in proptest::collection::vec(0_usize..200, 1..20),
-            cut in 0_usize..4000,
+            fillers in proptest::collection::vec(0_usize..200, 0..20),
+            blob in 1_usize..400,
         ) {
-            let mut bytes = Vec::new();
-            let mut ends = vec![0];
-            for filler in fillers {
-                bytes.extend(document(filler));
-                ends.push(bytes.len());
+            let bytes: Vec<u8> = fillers.into_iter().flat_map(document).collect();
+            let pieces = pieces_of(&bytes, blob).unwrap();
+            prop_assert_eq!(pieces.concat(), bytes);
+            for piece in pieces {
+                prop_assert_eq!(whole_documents(&piece, "db.x").unwrap(), piece.len());
             }
-            let cut = cut.min(bytes.len());
-            let expected = ends.iter().copied().filter(|end| *end <= cut).max().unwrap();
-            prop_assert_eq!(whole_documents(&bytes[..cut]), Ok(expected));
         }
     }
 }

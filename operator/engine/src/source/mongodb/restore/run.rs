@@ -294,7 +294,10 @@ impl Run<'_> {
     ) -> Result<Inserted, RestoreError> {
         // The order of a capped collection is its meaning.
         let streams = if job.collection.capped { 1 } else { STREAMS };
-        let mut done = pieces(Arc::clone(&self.content), job.collection, &job.plan.source)
+        let Some(path) = job.collection.data_path.clone() else {
+            return Ok(Inserted::default());
+        };
+        let mut done = pieces(Arc::clone(&self.content), path, job.plan.source.clone())
             .map(|piece| {
                 async move {
                     let piece = piece?;

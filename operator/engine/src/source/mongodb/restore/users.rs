@@ -10,7 +10,7 @@ use super::conflict::integer;
 use super::create;
 use super::error::RestoreError;
 use super::insert::Inserter;
-use super::pieces::{next_document, node_pieces, read_node};
+use super::pieces::{next_document, pieces, read_node};
 use super::target::{Target, write_concern};
 use crate::class::ErrorClass;
 use crate::source::Content;
@@ -103,13 +103,9 @@ async fn load(
         keeps_empty_timestamps: target.keeps_empty_timestamps().await,
         merge: false,
     };
-    let mut pieces = node_pieces(
-        content,
-        path(collection),
-        Arc::from(format!("admin.{collection}")),
-    );
+    let mut loaded = pieces(content, path(collection), format!("admin.{collection}"));
     let mut count = 0;
-    while let Some(piece) = pieces.try_next().await? {
+    while let Some(piece) = loaded.try_next().await? {
         count += inserter.insert(&piece).await?.inserted;
     }
     Ok(count)
