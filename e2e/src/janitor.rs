@@ -25,7 +25,7 @@ while read -r verb what; do
         folder) set -- "$@" "$what" ;;
     esac
 done
-for group in $groups; do kill -KILL -- "-$group"; done
+for group in $groups; do kill -s KILL -- "-$group"; done
 for try in 1 2 3 4 5; do
     rm -rf -- "$@" && break
     sleep 1
