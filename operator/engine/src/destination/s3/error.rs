@@ -68,6 +68,22 @@ where
     failure
 }
 
+/// The same for a request about the bucket as a whole: there, 404 cannot be about an object.
+pub(super) fn bucket_failure<E>(
+    action: &str,
+    location: &str,
+    error: &SdkError<E, HttpResponse>,
+) -> StorageError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let mut failure = failure(action, location, error);
+    if failure.kind == Kind::NotFound {
+        failure.kind = Kind::NoSuchPlace;
+    }
+    failure
+}
+
 /// Whether the service says 404 (an answer to `HEAD` says no more).
 pub(super) fn is_absent<E>(error: &SdkError<E, HttpResponse>) -> bool {
     error

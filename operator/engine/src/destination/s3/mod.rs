@@ -27,7 +27,7 @@ use bytes::Bytes;
 use secrecy::ExposeSecret;
 
 use super::{Addressing, Entry, S3Config, Storage, StorageError, StorageErrorKind, names};
-use error::{failure, is_absent};
+use error::{bucket_failure, failure, is_absent};
 
 /// The region for services of one's own, most of which have none.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -229,7 +229,7 @@ impl Storage for S3Storage {
             .send()
             .await
             .map(drop)
-            .map_err(|error| failure("look into the bucket", &self.0.location, &error))
+            .map_err(|error| bucket_failure("look into the bucket", &self.0.location, &error))
     }
 
     async fn create(&self) -> Result<(), StorageError> {
@@ -255,7 +255,7 @@ impl Storage for S3Storage {
                 .set_continuation_token(token.take())
                 .send()
                 .await
-                .map_err(|error| failure(&action, &self.0.location, &error))?;
+                .map_err(|error| bucket_failure(&action, &self.0.location, &error))?;
             for object in page.contents() {
                 entries.extend(self.entry(&action, object)?);
             }
@@ -267,7 +267,7 @@ impl Storage for S3Storage {
                 .filter(|token| !token.is_empty());
             if token.is_none() {
                 let cause = "the service says that there is more and does not say where";
-                return Err(self.error(StorageErrorKind::Other, &action, cause));
+                return Err(self.error(StorageErrorKind::InvalidConfig, &action, cause));
             }
         }
     }
@@ -340,7 +340,7 @@ impl Storage for S3Storage {
             .await?;
         if let Some(announced) = announced.filter(|announced| *announced > length) {
             let cause = format!("the service sends {announced} bytes instead of the range");
-            return Err(self.error(StorageErrorKind::Other, &action, &cause));
+            return Err(self.error(StorageErrorKind::InvalidConfig, &action, &cause));
         }
         let bytes = self.collect(&action, announced, body).await?;
         if bytes.len() as u64 == length {

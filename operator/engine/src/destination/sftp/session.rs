@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::connection::{Connection, Failure};
 use crate::destination::StorageErrorKind as Kind;
 
-/// How long one answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one answer may take; a sync of a large file on a busy disk takes longest.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The size of a read or write that every server takes.
 const COMMON_CHUNK: u32 = 32 * 1024;
 /// The size where the server says that it takes more: OpenSSH's own limit, less its overhead.

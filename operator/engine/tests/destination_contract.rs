@@ -1,0 +1,365 @@
+//! The contract of `Storage`, proved against each kind on a real server.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::expect_used)]
+
+mod destination_support;
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use bytes::Bytes;
+use destination_support::{local, noise, open, s3, sftp};
+use futures::{StreamExt, TryStreamExt, stream};
+use holdfast_e2e::{Workdir, shared};
+use holdfast_engine::destination::{
+    Entry, RetryPolicy, RetryStorage, Storage, StorageConfig, StorageError, StorageErrorKind,
+};
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_directory_keeps_the_contract() -> Result<()> {
+    let dir = Workdir::new()?;
+    contract(&local(&dir.join("repository"))).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_keeps_the_contract() -> Result<()> {
+    let server = shared::s3().await?;
+    server.create_bucket("contract").await?;
+    contract(&s3(server, "contract", "")).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_of_a_bucket_keeps_the_contract_and_sees_nothing_else() -> Result<()> {
+    let server = shared::s3().await?;
+    server.create_bucket("prefixes").await?;
+    let neighbour = open(&s3(server, "prefixes", "shop-2")).await;
+    neighbour
+        .write("config", vec![Bytes::from_static(b"neighbour")])
+        .await?;
+    contract(&s3(server, "prefixes", "shop")).await;
+    assert_eq!(neighbour.list("").await?, [entry("config", 9)]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_with_object_lock_and_versions_keeps_the_contract() -> Result<()> {
+    let server = shared::s3().await?;
+    server.create_locked_bucket("locked").await?;
+    contract(&s3(server, "locked", "deep/prefix")).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sftp_server_keeps_the_contract() -> Result<()> {
+    let server = shared::sshd().await?;
+    contract(&sftp(server, &server.files().join("contract"))).await;
+    Ok(())
+}
+
+fn entry(path: &str, size: u64) -> Entry {
+    Entry {
+        path: path.to_owned(),
+        size,
+    }
+}
+
+async fn sorted(storage: &dyn Storage, directory: &str) -> Vec<Entry> {
+    let mut entries = storage.list(directory).await.expect("listed");
+    entries.sort();
+    entries
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, StorageError>) -> StorageErrorKind {
+    result.expect_err("an error").kind
+}
+
+async fn contract(config: &StorageConfig) {
+    let storage = open(config).await;
+    let storage = storage.as_ref();
+    a_new_place_is_empty(storage).await;
+    small_objects(storage).await;
+    names_stay_inside(storage).await;
+    a_large_object(storage).await;
+    a_deep_listing_of_more_than_a_page(storage).await;
+    many_writers_of_one_name(storage).await;
+}
+
+async fn a_new_place_is_empty(storage: &dyn Storage) {
+    storage.probe().await.expect("a place that can be made");
+    storage.create().await.expect("made");
+    storage.create().await.expect("made again");
+    storage.probe().await.expect("there");
+    assert_eq!(storage.list("").await.expect("listed"), []);
+    assert_eq!(storage.list("data").await.expect("listed"), []);
+    assert_eq!(storage.size("config").await.expect("answered"), None);
+    assert_eq!(storage.size("data/ab/abcd").await.expect("answered"), None);
+    assert_eq!(
+        kind(storage.read("config").await),
+        StorageErrorKind::NotFound
+    );
+    assert_eq!(
+        kind(storage.read("data/ab/abcd").await),
+        StorageErrorKind::NotFound
+    );
+    assert_eq!(
+        kind(storage.read_range("config", 0, 1).await),
+        StorageErrorKind::NotFound
+    );
+    storage.remove("config").await.expect("nothing to remove");
+    storage
+        .remove("data/ab/abcd")
+        .await
+        .expect("nothing to remove");
+}
+
+async fn small_objects(storage: &dyn Storage) {
+    let parts = ["one ", "", "two ", "three"].map(|part| Bytes::from_static(part.as_bytes()));
+    storage
+        .write("config", parts.to_vec())
+        .await
+        .expect("written");
+    assert_eq!(storage.read("config").await.expect("read"), "one two three");
+    assert_eq!(storage.size("config").await.expect("answered"), Some(13));
+
+    assert_eq!(
+        storage.read_range("config", 4, 3).await.expect("read"),
+        "two"
+    );
+    assert_eq!(
+        storage.read_range("config", 0, 13).await.expect("read"),
+        "one two three"
+    );
+    assert_eq!(
+        storage.read_range("config", 12, 1).await.expect("read"),
+        "e"
+    );
+    assert_eq!(storage.read_range("config", 3, 0).await.expect("read"), "");
+    for (offset, length) in [(10, 4), (13, 1), (500, 1)] {
+        let short = storage.read_range("config", offset, length).await;
+        assert_eq!(
+            kind(short),
+            StorageErrorKind::Corrupt,
+            "{length} from {offset}"
+        );
+    }
+
+    storage
+        .write("config", vec![Bytes::from_static(b"less")])
+        .await
+        .expect("overwritten");
+    assert_eq!(storage.read("config").await.expect("read"), "less");
+
+    storage
+        .write("locks/0123", vec![])
+        .await
+        .expect("an empty object");
+    assert_eq!(storage.size("locks/0123").await.expect("answered"), Some(0));
+    assert_eq!(storage.read("locks/0123").await.expect("read"), "");
+    assert_eq!(
+        storage.list("locks").await.expect("listed"),
+        [entry("locks/0123", 0)]
+    );
+    assert_eq!(
+        sorted(storage, "").await,
+        [entry("config", 4), entry("locks/0123", 0)]
+    );
+    assert_eq!(storage.list("lock").await.expect("listed"), []);
+
+    storage.remove("locks/0123").await.expect("removed");
+    storage.remove("locks/0123").await.expect("removed already");
+    assert_eq!(storage.size("locks/0123").await.expect("answered"), None);
+    assert_eq!(storage.list("locks").await.expect("listed"), []);
+}
+
+async fn names_stay_inside(storage: &dyn Storage) {
+    for name in [
+        "../outside",
+        "/etc/hostname",
+        "data/../../outside",
+        "",
+        "data//x",
+        "a-tmp-1",
+    ] {
+        let invalid = StorageErrorKind::InvalidConfig;
+        assert_eq!(kind(storage.write(name, vec![]).await), invalid, "{name}");
+        assert_eq!(kind(storage.read(name).await), invalid, "{name}");
+        assert_eq!(kind(storage.size(name).await), invalid, "{name}");
+        assert_eq!(kind(storage.remove(name).await), invalid, "{name}");
+    }
+    assert_eq!(
+        kind(storage.list("..").await),
+        StorageErrorKind::InvalidConfig
+    );
+}
+
+/// Larger than what goes as one request or one window, in parts of awkward sizes.
+async fn a_large_object(storage: &dyn Storage) {
+    const SIZE: usize = 40 * 1024 * 1024 + 17;
+    let whole = noise(SIZE, 1);
+    let mut rest = whole.clone();
+    let mut parts = Vec::new();
+    for size in [1, 33 * 1024 * 1024, 65_537, 3] {
+        parts.push(rest.split_to(size));
+    }
+    parts.push(rest);
+    storage
+        .write("data/00/00large", parts)
+        .await
+        .expect("written");
+    assert_eq!(
+        storage.size("data/00/00large").await.expect("answered"),
+        Some(SIZE as u64)
+    );
+    assert!(
+        storage.read("data/00/00large").await.expect("read") == whole,
+        "content differs"
+    );
+    let (from, to) = (32 * 1024 * 1024 - 100, 33 * 1024 * 1024 + 5);
+    let range = storage
+        .read_range("data/00/00large", from as u64, (to - from) as u64)
+        .await
+        .expect("read");
+    assert!(range == whole.slice(from..to), "the range differs");
+    storage.remove("data/00/00large").await.expect("removed");
+}
+
+/// S3 lists a thousand at a time.
+async fn a_deep_listing_of_more_than_a_page(storage: &dyn Storage) {
+    let expected: Vec<Entry> = (0..1050_u32)
+        .map(|n| entry(&format!("data/{:02x}/{n:08x}", n % 256), u64::from(n % 7)))
+        .collect();
+    let written: Result<Vec<()>, StorageError> = stream::iter(&expected)
+        .map(|entry| {
+            let size = usize::try_from(entry.size).expect("small");
+            storage.write(&entry.path, vec![noise(size, 3)])
+        })
+        .buffer_unordered(24)
+        .try_collect()
+        .await;
+    written.expect("written");
+    storage
+        .write("snapshots/00", vec![Bytes::from_static(b"s")])
+        .await
+        .expect("written");
+    let mut expected = expected;
+    expected.sort();
+    let listed = sorted(storage, "data").await;
+    assert_eq!(listed.len(), expected.len());
+    assert!(listed == expected, "the listing differs");
+    let distinct: BTreeSet<_> = sorted(storage, "").await.into_iter().collect();
+    assert_eq!(
+        distinct.len(),
+        expected.len() + 2,
+        "config, the snapshot and the data"
+    );
+    let removed: Result<Vec<()>, StorageError> = stream::iter(&expected)
+        .map(|entry| storage.remove(&entry.path))
+        .buffer_unordered(24)
+        .try_collect()
+        .await;
+    removed.expect("removed");
+    assert_eq!(storage.list("data").await.expect("listed"), []);
+}
+
+/// Whoever comes last, the object is one of those written, whole.
+async fn many_writers_of_one_name(storage: &dyn Storage) {
+    let contents: Vec<Bytes> = (1..9).map(|n| noise(100_000 * n, n as u64)).collect();
+    let written: Result<Vec<()>, StorageError> = stream::iter(&contents)
+        .map(|content| storage.write("index/contended", vec![content.clone()]))
+        .buffer_unordered(8)
+        .try_collect()
+        .await;
+    written.expect("written");
+    let read = storage.read("index/contended").await.expect("read");
+    assert!(contents.contains(&read), "{} bytes of nobody", read.len());
+    let size = read.len() as u64;
+    assert_eq!(
+        storage.list("index").await.expect("listed"),
+        [entry("index/contended", size)]
+    );
+}
+
+/// Writes and reads while the server is killed and comes back.
+async fn survives(storage: Arc<dyn Storage>, kill: impl AsyncFnOnce()) {
+    const OBJECTS: usize = 60;
+    let (progress, mut reached) = tokio::sync::watch::channel(0_usize);
+    let path = |n: usize| format!("data/{n:02x}/{n:08x}");
+    let worker = async {
+        let done: Result<Vec<()>, StorageError> = stream::iter(0..OBJECTS)
+            .map(|n| {
+                let (storage, progress) = (&storage, &progress);
+                async move {
+                    let content = noise(1_000_000, n as u64);
+                    storage.write(&path(n), vec![content.clone()]).await?;
+                    assert!(storage.read(&path(n)).await? == content, "{n} differs");
+                    progress.send_modify(|done| *done += 1);
+                    Ok(())
+                }
+            })
+            .buffer_unordered(6)
+            .try_collect()
+            .await;
+        done.expect("each write and read works in the end");
+    };
+    let killer = async {
+        reached
+            .wait_for(|done| *done >= 10)
+            .await
+            .expect("work is done");
+        kill().await;
+    };
+    tokio::join!(worker, killer);
+    let listed = sorted(storage.as_ref(), "data").await;
+    let expected: Vec<Entry> = (0..OBJECTS).map(|n| entry(&path(n), 1_000_000)).collect();
+    assert_eq!(listed, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_survive_a_killed_sftp_server() -> Result<()> {
+    let dir = Workdir::new()?;
+    let mut server = holdfast_e2e::sshd::Sshd::start(&dir).await?;
+    let storage = open(&sftp(&server, &server.files().join("repository"))).await;
+    storage.create().await?;
+    survives(storage, async || server.restart().await.expect("restarted")).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_survive_a_killed_s3_server() -> Result<()> {
+    let dir = Workdir::new()?;
+    let mut server = holdfast_e2e::s3::S3::start(&dir).await?;
+    server.create_bucket("repository").await?;
+    let storage = open(&s3(&server, "repository", "")).await;
+    survives(storage, async || server.restart().await.expect("restarted")).await;
+    Ok(())
+}
+
+/// A server that stays away is given up, with what came back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stays_away_is_given_up() -> Result<()> {
+    let dir = Workdir::new()?;
+    let mut server = holdfast_e2e::sshd::Sshd::start(&dir).await?;
+    let storage = open(&sftp(&server, &server.files())).await;
+    storage
+        .write("config", vec![Bytes::from_static(b"x")])
+        .await?;
+    server.kill9()?;
+    let impatient = RetryPolicy {
+        retries: 2,
+        ..RetryPolicy::default()
+    };
+    let storage = RetryStorage::new(storage, impatient);
+    let error = storage.probe().await.expect_err("nobody is there");
+    assert!(
+        matches!(
+            error.kind,
+            StorageErrorKind::Unreachable | StorageErrorKind::Interrupted
+        ),
+        "{error}"
+    );
+    Ok(())
+}
