@@ -52,8 +52,9 @@ impl Scope {
         self
     }
 
-    /// The order of fields inside a collection's options does not matter.
-    /// Stock mongorestore shuffles those of a validator, differently every time.
+    /// The order of fields inside the options of collections and indexes does
+    /// not matter (that of an index's key does). Stock mongorestore shuffles
+    /// validators, wildcard projections and the like, differently every time.
     #[must_use]
     pub fn any_option_order(mut self) -> Self {
         self.any_option_order = true;
@@ -419,9 +420,10 @@ async fn look(database: &Database, listed: &Document, sorted: bool) -> Result<Co
             .try_collect()
             .await?;
         for index in indexes {
-            state
-                .indexes
-                .insert(index.get_str("name")?.to_owned(), fields(&index, &["ns"]));
+            let name = index.get_str("name")?.to_owned();
+            let mut shown = if sorted { sort(&index) } else { index.clone() };
+            shown.insert("key", index.get_document("key")?);
+            state.indexes.insert(name, fields(&shown, &["ns"]));
         }
     }
     if kind == "collection" {
