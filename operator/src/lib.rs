@@ -3,6 +3,11 @@
 //!
 //! Arrows: `cli` → `host` → `reconcile` → `plan`, `run` → the engine. `plan` is pure.
 
+// Whether a future that holds a TLS connection may cross threads is proved through types nested
+// deeper than the default limit.
+#![recursion_limit = "256"]
+
+pub mod catalogue;
 pub mod cli;
 pub mod host;
 pub mod journal;

@@ -140,6 +140,16 @@ pub struct BackupRequest {
 }
 
 impl Attempts {
+    /// Lets what failed before `moment` be tried again at once: somebody asked for a pass. That the
+    /// process was killed is not forgotten.
+    pub fn retry_if_before(&mut self, moment: Timestamp) {
+        if self.ended < moment {
+            self.class = ErrorClass::Transient;
+            self.failures = self.failures.min(1);
+            self.ended = Timestamp::UNIX_EPOCH;
+        }
+    }
+
     /// The failures since the last success among `runs`, which are those at one thing, newest
     /// first. `None` when the latest ended well, or there is none.
     #[must_use]

@@ -10,6 +10,7 @@ use holdfast_engine::class::{Classified, ErrorClass};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub(crate) use tables::table;
 pub use tables::{backups, history, plans};
 
 use crate::cli::OutputFormat;

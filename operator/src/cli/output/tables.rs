@@ -14,7 +14,8 @@ use crate::plan::{Action, Plan};
 /// Three spaces between columns.
 const GAP: u16 = 3;
 
-fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> Table {
+/// A table with a header.
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header);
     for row in rows {

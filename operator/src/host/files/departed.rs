@@ -1,0 +1,292 @@
+//! Objects whose declaration went away. A folder of files has no finalizers, so the state database
+//! remembers them until their clean-up is done.
+//!
+//! Data is deleted only where `deletionPolicy: Delete` was declared, and only when the object was
+//! declared by the same paths before: a run over other files must not take everything else for
+//! deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use holdfast_crds::meta::ObjectMeta;
+use holdfast_crds::{BackupSpec, BackupStatus, DeletionPolicy, Destination, DestinationSpec};
+use holdfast_engine::class::Classified;
+use holdfast_engine::progress::Progress;
+use holdfast_engine::repository::RepositoryError;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::catalogue;
+use crate::host::files::FilesHost;
+use crate::host::{Declared, Host, Name};
+use crate::journal::{ObjectKey, ObjectRecord};
+use crate::plan::deletion::{Deleted, DeletionSite, plan_deletion};
+use crate::plan::observed::{DestinationState, Snapshot};
+use crate::reconcile::{carry_out, memory};
+use crate::run::record::on_journal;
+use crate::run::{RunError, Runner};
+
+/// The kind under which the state database keeps what a set of paths declared.
+const DECLARATION: &str = "Declaration";
+
+const KINDS: [&str; 4] = ["Destination", "BackupPolicy", "Backup", "Restore"];
+
+/// Compares what these paths declare now with what they declared before. Objects that went away are
+/// forgotten, but for those whose data is to be deleted with them.
+pub async fn take_leave(runner: &Runner<FilesHost>, declared: &Declared, paths: &[PathBuf]) {
+    if let Err(error) = try_take_leave(runner, declared, paths).await {
+        tracing::error!(%error, "What went away from the files could not be recorded.");
+    }
+}
+
+async fn try_take_leave(
+    runner: &Runner<FilesHost>,
+    declared: &Declared,
+    paths: &[PathBuf],
+) -> Result<(), RunError> {
+    let now = Timestamp::now();
+    let key = ObjectKey::new(DECLARATION, "", declaration_name(paths));
+    let (read, current) = (key.clone(), keys(declared));
+    let before = on_journal(&runner.journal, move |journal| journal.object(&read)).await?;
+    let before: BTreeSet<(String, String, String)> = before
+        .and_then(|record| serde_json::from_value(record.spec).ok())
+        .unwrap_or_default();
+    for (kind, namespace, name) in before.difference(&current) {
+        let object = ObjectKey::new(kind.as_str(), namespace.as_str(), name.as_str());
+        leave(runner, object, now).await?;
+    }
+    let spec: Value = json!(current);
+    on_journal(&runner.journal, move |journal| {
+        journal.observe_object(&key, &spec, now)
+    })
+    .await?;
+    let departing = departing(runner).await?;
+    runner.host.set_departing(departing);
+    Ok(())
+}
+
+async fn leave(runner: &Runner<FilesHost>, key: ObjectKey, now: Timestamp) -> Result<(), RunError> {
+    let read = key.clone();
+    let record = on_journal(&runner.journal, move |journal| journal.object(&read)).await?;
+    let Some(record) = record else { return Ok(()) };
+    if deletes(&key.kind, &record) {
+        tracing::warn!(object = %key, "An object with deletionPolicy Delete went away; its data is deleted.");
+        on_journal(&runner.journal, move |journal| {
+            journal.mark_object_deleted(&key, now)
+        })
+        .await
+    } else {
+        tracing::info!(object = %key, "An object is not declared any more; its data stays.");
+        on_journal(&runner.journal, move |journal| journal.forget_object(&key)).await
+    }
+}
+
+fn deletes(kind: &str, record: &ObjectRecord) -> bool {
+    let policy = match kind {
+        "Destination" => destination_spec(record).map(|spec| spec.deletion_policy),
+        "Backup" => serde_json::from_value::<BackupSpec>(record.spec.clone())
+            .ok()
+            .map(|spec| spec.deletion_policy),
+        _ => None,
+    };
+    policy == Some(DeletionPolicy::Delete)
+}
+
+fn destination_spec(record: &ObjectRecord) -> Option<DestinationSpec> {
+    serde_json::from_value(record.spec.clone()).ok()
+}
+
+/// Destinations that went away and whose data is still to be deleted.
+async fn departing(
+    runner: &Runner<FilesHost>,
+) -> Result<BTreeMap<Name, Arc<Destination>>, RunError> {
+    let records = on_journal(&runner.journal, |journal| journal.objects("Destination")).await?;
+    Ok(records
+        .into_iter()
+        .filter(|(_, record)| record.deleted.is_some())
+        .filter_map(|(key, record)| {
+            let name = Name::new(key.namespace, key.name);
+            let object = Destination {
+                metadata: ObjectMeta {
+                    namespace: Some(name.namespace.clone()),
+                    name: Some(name.name.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: destination_spec(&record)?,
+                status: None,
+            };
+            Some((name, Arc::new(object)))
+        })
+        .collect())
+}
+
+/// Deletes the data of objects that went away and promised it. What cannot be done now is tried
+/// again; nothing promised is forgotten. Returns what failed.
+pub async fn delete_what_was_promised(runner: &Runner<FilesHost>) -> Vec<String> {
+    let mut failures = Vec::new();
+    for kind in ["Backup", "Destination"] {
+        let records = on_journal(&runner.journal, move |journal| journal.objects(kind)).await;
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => {
+                failures.push(error.to_string());
+                continue;
+            }
+        };
+        for (key, record) in records {
+            if record.deleted.is_none() {
+                continue;
+            }
+            if let Err(error) = delete(runner, &key, &record).await {
+                tracing::error!(object = %key, %error, "What was to be deleted with an object is still there.");
+                failures.push(error.to_string());
+            }
+        }
+    }
+    failures
+}
+
+async fn delete(
+    runner: &Runner<FilesHost>,
+    key: &ObjectKey,
+    record: &ObjectRecord,
+) -> Result<(), RunError> {
+    if key.kind == "Backup" {
+        let status: BackupStatus = memory::status(record);
+        // One that asked for a run that never ended well has nothing to delete.
+        let Some(identity) = status.id else {
+            return forget(runner, key).await;
+        };
+        let declared = runner.host.declared();
+        let sites = declared
+            .destinations
+            .keys()
+            .filter(|name| name.namespace == key.namespace)
+            .cloned()
+            .collect();
+        let deleted = Deleted::Backup {
+            namespace: &key.namespace,
+            name: &key.name,
+            identity: &identity,
+        };
+        return finish(runner, key, deleted, sites).await;
+    }
+    let used_by: Vec<String> = runner
+        .host
+        .declared()
+        .policies
+        .iter()
+        .filter(|(name, policy)| {
+            name.namespace == key.namespace
+                && policy
+                    .spec
+                    .destinations
+                    .iter()
+                    .any(|one| one.name == key.name)
+        })
+        .map(|(name, _)| name.to_string())
+        .collect();
+    let deleted = Deleted::Destination {
+        namespace: &key.namespace,
+        name: &key.name,
+        used_by: &used_by,
+    };
+    let site = Name::new(key.namespace.as_str(), key.name.as_str());
+    finish(runner, key, deleted, vec![site]).await
+}
+
+async fn finish(
+    runner: &Runner<FilesHost>,
+    key: &ObjectKey,
+    deleted: Deleted<'_>,
+    sites: Vec<Name>,
+) -> Result<(), RunError> {
+    let mut observed = Vec::new();
+    for name in sites {
+        observed.push(DeletionSite {
+            state: state(runner, &name).await,
+            busy: false,
+            destination: name.name,
+        });
+    }
+    let plan = plan_deletion(deleted, &observed);
+    if let Some((_, message)) = plan.refusal() {
+        return Err(RunError::InvalidSpec {
+            object: key.to_string(),
+            message: message.to_owned(),
+        });
+    }
+    let outcome =
+        carry_out::carry_out(runner, &key.namespace, &plan.actions, &Progress::new()).await;
+    match outcome.failed.into_iter().next() {
+        Some(error) => Err(error),
+        None => forget(runner, key).await,
+    }
+}
+
+async fn forget(runner: &Runner<FilesHost>, key: &ObjectKey) -> Result<(), RunError> {
+    let object = key.clone();
+    on_journal(&runner.journal, move |journal| {
+        journal.forget_object(&object)
+    })
+    .await?;
+    runner.host.set_departing(departing(runner).await?);
+    Ok(())
+}
+
+/// Everything of ours in a destination, of whatever policy.
+async fn state(runner: &Runner<FilesHost>, name: &Name) -> DestinationState {
+    let listed = async {
+        let repository = runner.repositories.open(runner.host.as_ref(), name).await?;
+        Ok::<_, RunError>((repository.id(), repository.snapshots().await?))
+    };
+    match listed.await {
+        Ok((repository_id, snapshots)) => DestinationState::Open {
+            repository_id,
+            snapshots: snapshots
+                .into_iter()
+                .filter(|snapshot| !snapshot.foreign)
+                .map(|snapshot| Snapshot {
+                    tags: catalogue::user_tags(&snapshot),
+                    identity: snapshot.identity().to_owned(),
+                    time: snapshot.time,
+                    id: snapshot.id,
+                })
+                .collect(),
+        },
+        Err(RunError::Repository(RepositoryError::NotARepository { .. })) => {
+            DestinationState::Empty
+        }
+        Err(error) => DestinationState::Unusable {
+            class: error.class(),
+            reason: error.reason().to_owned(),
+            message: error.to_string(),
+        },
+    }
+}
+
+/// The paths as they were given, made absolute: a working directory may change.
+fn declaration_name(paths: &[PathBuf]) -> String {
+    let mut names: Vec<String> = paths
+        .iter()
+        .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        .map(|path| path.display().to_string())
+        .collect();
+    names.sort();
+    names.dedup();
+    names.join("\n")
+}
+
+fn keys(declared: &Declared) -> BTreeSet<(String, String, String)> {
+    let of = |kind: &str, name: &Name| (kind.to_owned(), name.namespace.clone(), name.name.clone());
+    let [destination, policy, backup, restore] = KINDS;
+    declared
+        .destinations
+        .keys()
+        .map(|name| of(destination, name))
+        .chain(declared.policies.keys().map(|name| of(policy, name)))
+        .chain(declared.backups.keys().map(|name| of(backup, name)))
+        .chain(declared.restores.keys().map(|name| of(restore, name)))
+        .collect()
+}

@@ -1,0 +1,205 @@
+//! Observes what a plan starts from: the destinations themselves, and the history.
+
+use std::collections::BTreeMap;
+
+use holdfast_crds::{DestinationStatus, RestoreTarget};
+use holdfast_engine::class::Classified;
+use holdfast_engine::repository::RepositoryError;
+use jiff::Timestamp;
+
+use crate::catalogue;
+use crate::host::{Declared, Host, Name};
+use crate::journal::{Run, RunKind, RunQuery};
+use crate::plan::observed::{
+    BackupRequest, DestinationObservation, DestinationState, PolicyHistory, PolicyObservation,
+    Snapshot,
+};
+use crate::reconcile::memory;
+use crate::run::record::on_journal;
+use crate::run::{RunError, Runner};
+
+/// Observes a policy and its destinations.
+///
+/// # Errors
+/// When the state database fails. A destination that cannot be used is part of the observation.
+pub async fn policy<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    now: Timestamp,
+) -> Result<PolicyObservation, RunError> {
+    let declared = runner.host.declared();
+    let object = declared
+        .policies
+        .get(name)
+        .ok_or_else(|| RunError::UnknownPolicy(name.clone()))?;
+    let record = memory::observe(runner, "BackupPolicy", name, &object.spec, now).await?;
+    let query = RunQuery::of_policy(&name.namespace, &name.name);
+    let runs = on_journal(&runner.journal, move |journal| journal.runs(&query)).await?;
+    let PolicyHistory {
+        last_scheduled,
+        ever_ran,
+        running,
+        attempts,
+    } = PolicyHistory::of(&runs);
+
+    let mut destinations = BTreeMap::new();
+    for (destination, object) in declared.destinations_of(name) {
+        let observation =
+            observe_destination(runner, &destination, &object.spec, name, now).await?;
+        destinations.insert(destination.name, observation);
+    }
+    Ok(PolicyObservation {
+        first_seen: record.first_seen,
+        last_scheduled,
+        ever_ran,
+        destinations,
+        running,
+        attempts,
+        requests: requests(runner, &declared, name, &runs, now).await?,
+        restore_pending: pending_restore(runner, &declared, name, &runs, now).await?,
+    })
+}
+
+async fn observe_destination<H: Host>(
+    runner: &Runner<H>,
+    destination: &Name,
+    spec: &holdfast_crds::DestinationSpec,
+    policy: &Name,
+    now: Timestamp,
+) -> Result<DestinationObservation, RunError> {
+    let record = memory::observe(runner, "Destination", destination, spec, now).await?;
+    let status: DestinationStatus = memory::status(&record);
+    let (namespace, name) = (destination.namespace.clone(), destination.name.clone());
+    let summary = on_journal(&runner.journal, move |journal| {
+        journal.destination_summary(&namespace, &name)
+    })
+    .await?;
+    let open = on_journal(&runner.journal, crate::journal::Journal::open_runs).await?;
+    let key = destination.to_string();
+    let busy = open.iter().any(|run| {
+        run.destination_key().as_deref() == Some(key.as_str())
+            && (run.kind.changes_backups() || run.kind == RunKind::Prune)
+    });
+    Ok(DestinationObservation {
+        state: destination_state(runner, destination, policy).await,
+        // A destination whose spec has changed may well lie elsewhere now.
+        known_repository_id: status
+            .repository_id
+            .filter(|_| status.observed_generation == Some(record.generation)),
+        prune_pending: summary.prune_pending,
+        busy,
+    })
+}
+
+/// What is known of a destination, as far as it concerns a policy.
+pub async fn destination_state<H: Host>(
+    runner: &Runner<H>,
+    destination: &Name,
+    policy: &Name,
+) -> DestinationState {
+    let listed = async {
+        let repository = runner
+            .repositories
+            .open(runner.host.as_ref(), destination)
+            .await?;
+        let snapshots = repository.snapshots().await?;
+        Ok::<_, RunError>((repository.id(), snapshots))
+    };
+    match listed.await {
+        Ok((repository_id, snapshots)) => {
+            let policy = policy.to_string();
+            DestinationState::Open {
+                repository_id,
+                snapshots: snapshots
+                    .into_iter()
+                    .filter(|snapshot| snapshot.policy.as_deref() == Some(policy.as_str()))
+                    .map(|snapshot| Snapshot {
+                        tags: catalogue::user_tags(&snapshot),
+                        identity: snapshot.identity().to_owned(),
+                        time: snapshot.time,
+                        id: snapshot.id,
+                    })
+                    .collect(),
+            }
+        }
+        Err(RunError::Repository(RepositoryError::NotARepository { .. })) => {
+            DestinationState::Empty
+        }
+        Err(error) => {
+            // A connection that broke is not kept for the next pass.
+            runner.repositories.close(destination).await;
+            DestinationState::Unusable {
+                class: error.class(),
+                reason: error.reason().to_owned(),
+                message: error.to_string(),
+            }
+        }
+    }
+}
+
+/// The Backup objects of the policy that ask for a run and have not had one that ended well.
+async fn requests<H: Host>(
+    runner: &Runner<H>,
+    declared: &Declared,
+    policy: &Name,
+    runs: &[Run],
+    now: Timestamp,
+) -> Result<Vec<BackupRequest>, RunError> {
+    let mut requests = Vec::new();
+    for (name, backup) in &declared.backups {
+        if name.namespace != policy.namespace || backup.spec.policy != policy.name {
+            continue;
+        }
+        let record = memory::observe(runner, "Backup", name, &backup.spec, now).await?;
+        if done(runs, RunKind::Backup, &name.name, record.first_seen).is_none() {
+            requests.push(BackupRequest {
+                name: name.name.clone(),
+                tags: backup.spec.tags.clone(),
+                created: record.first_seen,
+            });
+        }
+    }
+    Ok(requests)
+}
+
+/// The run of an object that ended well, since the object was first seen.
+#[must_use]
+pub fn done<'a>(runs: &'a [Run], kind: RunKind, object: &str, since: Timestamp) -> Option<&'a Run> {
+    runs.iter().find(|run| {
+        run.kind == kind
+            && run.object.as_deref() == Some(object)
+            && run.started >= since
+            && run.succeeded()
+    })
+}
+
+/// The first Restore into the policy's own source that is not done and still may be.
+async fn pending_restore<H: Host>(
+    runner: &Runner<H>,
+    declared: &Declared,
+    policy: &Name,
+    runs: &[Run],
+    now: Timestamp,
+) -> Result<Option<String>, RunError> {
+    for (name, restore) in &declared.restores {
+        let into_source = matches!(restore.spec.to, RestoreTarget::Original(_))
+            && name.namespace == policy.namespace
+            && restore.spec.from.policy == policy.name
+            && !restore.spec.dry_run;
+        if !into_source {
+            continue;
+        }
+        let record = memory::observe(runner, "Restore", name, &restore.spec, now).await?;
+        let tried = runs.iter().any(|run| {
+            run.kind == RunKind::Restore
+                && run.object.as_deref() == Some(name.name.as_str())
+                && run.started >= record.first_seen
+                && run.ending.is_some()
+        });
+        // One that failed waits for a person; backups must not wait with it.
+        if !tried {
+            return Ok(Some(name.name.clone()));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,208 @@
+//! Reconciles a BackupPolicy: observe, plan, and say how it stands. What the plan says is carried
+//! out by the caller, and the next pass sees what came of it.
+
+use holdfast_crds::meta::Time;
+use holdfast_crds::{BackupPolicySpec, BackupPolicyStatus, Duration, LastBackup};
+use jiff::Timestamp;
+
+use crate::host::{Host, Name};
+use crate::journal::{RunKind, Summary};
+use crate::plan::observed::{DestinationState, PolicyObservation, Snapshot, Task};
+use crate::plan::schedule::Timetable;
+use crate::plan::{Plan, PolicyDesire, plan_policy};
+use crate::reconcile::conditions::{self, READY, Verdict};
+use crate::reconcile::{memory, observe};
+use crate::run::record::on_journal;
+use crate::run::{RunError, Runner, fingerprint};
+
+/// How failed attempts are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// What failed is tried again when its delay is over.
+    Backoff,
+    /// What failed before this moment is tried again at once: somebody asked for a pass.
+    RetryWhatFailedBefore(Timestamp),
+}
+
+/// Plans a policy.
+///
+/// # Errors
+/// When it is not declared any more, or the state database fails.
+pub async fn plan<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<(Plan, PolicyObservation), RunError> {
+    let declared = runner.host.declared();
+    let object = declared
+        .policies
+        .get(name)
+        .ok_or_else(|| RunError::UnknownPolicy(name.clone()))?;
+    let mut observed = observe::policy(runner, name, now).await?;
+    if let Patience::RetryWhatFailedBefore(moment) = patience {
+        for attempts in observed.attempts.values_mut() {
+            attempts.retry_if_before(moment);
+        }
+    }
+    let fingerprint = fingerprint::policy(runner.host.as_ref(), name, &object.spec);
+    let desire = PolicyDesire::new(&name.namespace, &name.name, &object.spec, &fingerprint)
+        .map_err(|error| RunError::InvalidSpec {
+            object: format!("BackupPolicy {name}"),
+            message: error.to_string(),
+        })?;
+    Ok((plan_policy(&desire, &observed, now), observed))
+}
+
+/// Plans a policy and writes its status.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn reconcile<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<Plan, RunError> {
+    let (plan, observed) = plan(runner, name, patience, now).await?;
+    let declared = runner.host.declared();
+    let Some(object) = declared.policies.get(name) else {
+        return Ok(plan);
+    };
+    let record = memory::observe(runner, "BackupPolicy", name, &object.spec, now).await?;
+    let (namespace, policy) = (name.namespace.clone(), name.name.clone());
+    let summary = on_journal(&runner.journal, move |journal| {
+        journal.policy_summary(&namespace, &policy)
+    })
+    .await?;
+    let previous: BackupPolicyStatus = memory::status(&record);
+    let status = BackupPolicyStatus {
+        conditions: conditions::set(
+            &previous.conditions,
+            READY,
+            verdict(&object.spec, &plan, &observed),
+            Some(record.generation),
+            now,
+        ),
+        observed_generation: Some(record.generation),
+        ..figures(name, &object.spec, &observed, &summary, now)
+    };
+    memory::write_status(&runner.journal, "BackupPolicy", name, &record, &status).await?;
+    Ok(plan)
+}
+
+fn verdict(spec: &BackupPolicySpec, plan: &Plan, observed: &PolicyObservation) -> Verdict {
+    if let Some((reason, message)) = plan.refusal() {
+        return Verdict::no(reason, message);
+    }
+    let failed = [Task::Backup]
+        .iter()
+        .chain(
+            observed
+                .attempts
+                .keys()
+                .filter(|task| **task != Task::Backup),
+        )
+        .find_map(|task| observed.attempts.get(task).map(|attempts| (task, attempts)));
+    if let Some((task, attempts)) = failed {
+        let reason = match task {
+            Task::Backup | Task::Request(_) => "BackupFailed",
+            Task::Copy(_) => "CopyFailed",
+            Task::Forget(_) => "ForgetFailed",
+            Task::Prune(_) => "PruneFailed",
+        };
+        return Verdict::no(
+            reason,
+            format!(
+                "{} attempts failed, the last: {}",
+                attempts.failures, attempts.message
+            ),
+        );
+    }
+    for (name, destination) in &observed.destinations {
+        if let DestinationState::Unusable {
+            reason, message, ..
+        } = &destination.state
+        {
+            return Verdict::no(reason, format!("destination {name}: {message}"));
+        }
+    }
+    if spec.suspend {
+        return Verdict::yes("Suspended", "Scheduled runs pause until suspend is false.");
+    }
+    if observed.has_backups() {
+        Verdict::yes("BackedUp", "The newest backup is complete.")
+    } else {
+        Verdict::yes("Scheduled", "No backup was made yet.")
+    }
+}
+
+fn figures(
+    name: &Name,
+    spec: &BackupPolicySpec,
+    observed: &PolicyObservation,
+    summary: &Summary,
+    now: Timestamp,
+) -> BackupPolicyStatus {
+    let snapshots = |destination: &str| match &observed.destinations.get(destination)?.state {
+        DestinationState::Open { snapshots, .. } => Some(snapshots),
+        _ => None,
+    };
+    let newest: Option<&Snapshot> = observed
+        .destinations
+        .keys()
+        .filter_map(|destination| snapshots(destination))
+        .flatten()
+        .max_by_key(|snapshot| snapshot.time);
+    let missing = newest.map_or_else(Vec::new, |newest| {
+        spec.destinations
+            .iter()
+            .filter(|destination| {
+                !snapshots(&destination.name)
+                    .is_some_and(|held| held.iter().any(|one| one.identity == newest.identity))
+            })
+            .map(|destination| destination.name.clone())
+            .collect()
+    });
+    let last = summary.last_backup.as_ref().filter(|last| {
+        newest.is_some_and(|newest| last.snapshot.as_deref() == Some(newest.identity.as_str()))
+    });
+    BackupPolicyStatus {
+        conditions: Vec::new(),
+        observed_generation: None,
+        last_backup: newest.map(|newest| LastBackup {
+            id: newest.identity.clone(),
+            time: Time(newest.time),
+            read_bytes: last.and_then(|last| last.figures.read_bytes),
+            added_bytes: last.and_then(|last| last.figures.added_bytes),
+        }),
+        last_attempt_time: summary
+            .last_attempt
+            .get(&RunKind::Backup)
+            .copied()
+            .map(Time),
+        last_success_time: summary
+            .last_success
+            .get(&RunKind::Backup)
+            .copied()
+            .map(Time),
+        next_run_time: next_run(name, spec, now).map(Time),
+        recovery_point_age: newest.map(|newest| {
+            let age = now.duration_since(newest.time).as_secs();
+            Duration::from_secs(u64::try_from(age).unwrap_or(0))
+        }),
+        missing,
+    }
+}
+
+/// When the schedule says that the next run is due.
+#[must_use]
+pub fn next_run(name: &Name, spec: &BackupPolicySpec, now: Timestamp) -> Option<Timestamp> {
+    if spec.suspend {
+        return None;
+    }
+    let schedule = spec.schedule.as_ref()?;
+    Timetable::new(schedule, &name.to_string())
+        .ok()?
+        .next_after(now)
+}

@@ -1,0 +1,265 @@
+//! Reconciles a Restore: chooses the backup, plans, and says how it stands. It is done once.
+
+use holdfast_crds::meta::Time;
+use holdfast_crds::{RestoreProgress, RestoreStatus};
+use jiff::Timestamp;
+
+use crate::host::{Host, Name};
+use crate::journal::{ObjectRecord, Run, RunKind, RunQuery};
+use crate::plan::observed::{Attempts, Running};
+use crate::plan::{Action, Plan, RestoreDesire, RestoreObservation, plan_restore};
+use crate::reconcile::conditions::{self, SUCCEEDED, Verdict};
+use crate::reconcile::policy::Patience;
+use crate::reconcile::{memory, observe};
+use crate::run::record::on_journal;
+use crate::run::restore::RestoreOutcome;
+use crate::run::{RunError, Runner, fingerprint};
+
+/// A Restore's plan, and what it was made of.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan; empty when the Restore is done.
+    pub plan: Plan,
+    record: ObjectRecord,
+    done: bool,
+}
+
+/// Plans a Restore.
+///
+/// # Errors
+/// When it is not declared any more, or the state database fails.
+pub async fn plan<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<Planned, RunError> {
+    let declared = runner.host.declared();
+    let object = declared
+        .restores
+        .get(name)
+        .ok_or_else(|| RunError::UnknownRestore(name.clone()))?;
+    let record = memory::observe(runner, "Restore", name, &object.spec, now).await?;
+    let policy_name = Name::new(&name.namespace, &object.spec.from.policy);
+    let policy = declared.policies.get(&policy_name);
+    let fingerprint = policy
+        .map(|policy| fingerprint::policy(runner.host.as_ref(), &policy_name, &policy.spec))
+        .unwrap_or_default();
+    let desire = RestoreDesire {
+        namespace: &name.namespace,
+        name: &name.name,
+        spec: &object.spec,
+        policy: policy.map(|policy| &policy.spec),
+        fingerprint: &fingerprint,
+    };
+    let observed = observed(runner, name, &policy_name, &record, patience).await?;
+    let plan = plan_restore(&desire, &observed, now);
+    Ok(Planned {
+        plan,
+        record,
+        done: observed.done,
+    })
+}
+
+/// Plans a Restore and writes how it stands before it is carried out.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn reconcile<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<Plan, RunError> {
+    let Planned { plan, record, done } = plan(runner, name, patience, now).await?;
+    if !done {
+        report_waiting(runner, name, &record, &plan, now).await?;
+    }
+    Ok(plan)
+}
+
+async fn observed<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    policy: &Name,
+    record: &ObjectRecord,
+    patience: Patience,
+) -> Result<RestoreObservation, RunError> {
+    let declared = runner.host.declared();
+    let status: RestoreStatus = memory::status(record);
+    let done = status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == SUCCEEDED && condition.status == "True");
+    let own = own_runs(runner, name, record).await?;
+    let succeeded = own.iter().any(Run::succeeded);
+    let running = own
+        .iter()
+        .find(|run| run.ending.is_none())
+        .map(|run| Running {
+            id: run.id.clone(),
+            kind: run.kind,
+            started: run.started,
+        });
+    let mut attempts = Attempts::of(&own);
+    if let (Some(attempts), Patience::RetryWhatFailedBefore(moment)) = (&mut attempts, patience) {
+        attempts.retry_if_before(moment);
+    }
+    let wanted: Vec<Name> = declared
+        .restores
+        .get(name)
+        .and_then(|restore| restore.spec.from.destination.as_ref())
+        .map_or_else(
+            || {
+                declared
+                    .destinations_of(policy)
+                    .into_iter()
+                    .map(|(name, _)| name)
+                    .collect()
+            },
+            |destination| vec![Name::new(&name.namespace, destination)],
+        );
+    let mut destinations = Vec::new();
+    if !done && !succeeded {
+        for destination in wanted {
+            let state = observe::destination_state(runner, &destination, policy).await;
+            destinations.push((destination.name, state));
+        }
+    }
+    Ok(RestoreObservation {
+        done: done || succeeded,
+        running,
+        attempts,
+        destinations,
+    })
+}
+
+/// The runs of this Restore since it was first seen, the newest first.
+async fn own_runs<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    record: &ObjectRecord,
+) -> Result<Vec<Run>, RunError> {
+    let query = RunQuery {
+        kind: Some(RunKind::Restore),
+        ..RunQuery::default()
+    };
+    let mut runs = on_journal(&runner.journal, move |journal| journal.runs(&query)).await?;
+    runs.retain(|run| {
+        run.namespace == name.namespace
+            && run.object.as_deref() == Some(name.name.as_str())
+            && run.started >= record.first_seen
+    });
+    Ok(runs)
+}
+
+async fn report_waiting<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    record: &ObjectRecord,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<(), RunError> {
+    let verdict = plan.actions.iter().find_map(|action| match action {
+        Action::Refuse {
+            reason, message, ..
+        } => Some(Verdict::no(reason, message.clone())),
+        Action::WaitUntil { what, .. } => Some(Verdict::unknown("Waiting", what.clone())),
+        Action::Restore { .. } => Some(Verdict::unknown("Running", "The restore is under way.")),
+        _ => None,
+    });
+    let Some(verdict) = verdict else {
+        return Ok(());
+    };
+    let previous: RestoreStatus = memory::status(record);
+    let status = RestoreStatus {
+        conditions: conditions::set(
+            &previous.conditions,
+            SUCCEEDED,
+            verdict,
+            Some(record.generation),
+            now,
+        ),
+        observed_generation: Some(record.generation),
+        ..previous
+    };
+    memory::write_status(&runner.journal, "Restore", name, record, &status).await?;
+    Ok(())
+}
+
+/// Writes what came of carrying a Restore out.
+///
+/// # Errors
+/// When the state database fails.
+pub async fn report<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    plan: &Plan,
+    start: Timestamp,
+    outcome: Result<&RestoreOutcome, &RunError>,
+) -> Result<(), RunError> {
+    let declared = runner.host.declared();
+    let Some(object) = declared.restores.get(name) else {
+        return Ok(());
+    };
+    let now = Timestamp::now();
+    let record = memory::observe(runner, "Restore", name, &object.spec, now).await?;
+    let previous: RestoreStatus = memory::status(&record);
+    let (verdict, outcome) = match outcome {
+        Ok(outcome) if object.spec.dry_run => (
+            Verdict::yes(
+                "DryRun",
+                "Nothing was changed; status.plan says what would be.",
+            ),
+            outcome.clone(),
+        ),
+        Ok(outcome) => (
+            Verdict::yes("Completed", "The backup is restored."),
+            outcome.clone(),
+        ),
+        Err(error) => {
+            use holdfast_engine::class::Classified;
+            (
+                Verdict::no(error.reason(), error.to_string()),
+                RestoreOutcome::default(),
+            )
+        }
+    };
+    let (backup, destination) = plan
+        .actions
+        .iter()
+        .find_map(|action| match action {
+            Action::Restore {
+                destination,
+                snapshot,
+                ..
+            } => Some((snapshot.id.clone(), destination.clone())),
+            _ => None,
+        })
+        .unzip();
+    let succeeded = verdict.status == Some(true);
+    let status = RestoreStatus {
+        conditions: conditions::set(
+            &previous.conditions,
+            SUCCEEDED,
+            verdict,
+            Some(record.generation),
+            now,
+        ),
+        observed_generation: Some(record.generation),
+        backup,
+        destination,
+        start_time: Some(Time(start)),
+        completion_time: Some(Time(now)),
+        progress: (succeeded && !object.spec.dry_run).then_some(RestoreProgress {
+            done_bytes: outcome.bytes,
+            total_bytes: outcome.bytes,
+        }),
+        documents: outcome.documents,
+        files: outcome.files,
+        verified: outcome.verified,
+        plan: outcome.plan,
+    };
+    memory::write_status(&runner.journal, "Restore", name, &record, &status).await?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Checks a repository, and reads part of its data back.
+
+use holdfast_engine::progress::Progress;
+use holdfast_engine::repository::{CheckOptions, CheckReport, ReadData, Repository};
+
+use crate::run::RunError;
+
+/// Why a part of the data could not be understood.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} names no part of the data; write 5%, 100%, or 2/10 for the second of ten parts")]
+pub struct InvalidPart(String);
+
+/// Reads `5%`, `100%` or `2/10`.
+///
+/// # Errors
+/// When it is none of them.
+pub fn parse_part(text: &str) -> Result<ReadData, InvalidPart> {
+    let invalid = || InvalidPart(text.to_owned());
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.trim().parse().map_err(|_| invalid())?;
+        return match percent {
+            p if p == 0.0 => Ok(ReadData::None),
+            p if p >= 100.0 && p <= 100.0 => Ok(ReadData::All),
+            p if p > 0.0 && p < 100.0 => Ok(ReadData::Percent(p)),
+            _ => Err(invalid()),
+        };
+    }
+    let (n, of) = text.split_once('/').ok_or_else(invalid)?;
+    let n: u32 = n.trim().parse().map_err(|_| invalid())?;
+    let of: u32 = of.trim().parse().map_err(|_| invalid())?;
+    if n == 0 || n > of {
+        return Err(invalid());
+    }
+    Ok(ReadData::Subset { n, of })
+}
+
+/// Checks a repository. Damage is in the report.
+///
+/// # Errors
+/// When the check could not be carried out.
+pub async fn check(
+    repository: &Repository,
+    read_data: ReadData,
+    progress: &Progress,
+) -> Result<CheckReport, RunError> {
+    progress.set_phase("checking the repository");
+    Ok(repository
+        .check(&CheckOptions { read_data }, progress.clone())
+        .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_and_nonsense_is_refused() {
+        assert_eq!(parse_part("5%"), Ok(ReadData::Percent(5.0)));
+        assert_eq!(parse_part("0.5%"), Ok(ReadData::Percent(0.5)));
+        assert_eq!(parse_part("100%"), Ok(ReadData::All));
+        assert_eq!(parse_part("2/10"), Ok(ReadData::Subset { n: 2, of: 10 }));
+        for nonsense in ["", "5", "101%", "-1%", "NaN%", "0/3", "4/3", "a/b", "%"] {
+            assert!(parse_part(nonsense).is_err(), "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Forgets the backups that retention does not keep, and prunes what they alone needed.
+
+use holdfast_engine::repository::{PruneOptions, PruneReport, Repository};
+
+use crate::run::RunError;
+
+/// Removes snapshots of ours by their full ids.
+///
+/// # Errors
+/// When one of them is not ours (nothing is removed then), or the storage fails.
+pub async fn forget(repository: &Repository, ids: &[String]) -> Result<(), RunError> {
+    // What is listed now decides, not what a plan once saw.
+    let listed = repository.snapshots().await?;
+    for snapshot in &listed {
+        if snapshot.foreign && ids.contains(&snapshot.id) {
+            return Err(RunError::Foreign {
+                id: snapshot.id.clone(),
+            });
+        }
+    }
+    let present: Vec<String> = listed
+        .into_iter()
+        .map(|snapshot| snapshot.id)
+        .filter(|id| ids.contains(id))
+        .collect();
+    repository.forget(&present).await?;
+    Ok(())
+}
+
+/// Frees what no snapshot needs any more.
+///
+/// # Errors
+/// When others hold locks for too long, something that is needed is missing, or the storage fails.
+pub async fn prune(repository: &Repository) -> Result<PruneReport, RunError> {
+    let report = repository.prune(&PruneOptions::default()).await?;
+    tracing::info!(
+        location = repository.location(),
+        removed_bytes = report.plan.removed_bytes,
+        marked_bytes = report.plan.marked_bytes,
+        repacked_bytes = report.plan.repacked_bytes,
+        "A repository was pruned."
+    );
+    Ok(report)
+}

@@ -1,0 +1,408 @@
+//! Does one thing for a policy or a destination, as a run of the journal.
+
+use std::sync::Arc;
+
+use holdfast_crds::Source;
+use holdfast_engine::progress::Progress;
+use holdfast_engine::repository::{CheckReport, Copied, PruneReport, ReadData, Snapshot};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::{Host, Name};
+use crate::journal::{Figures, Journal, NewRun, RunKind};
+use crate::reconcile::dereference;
+use crate::run::backup::{BackupRequest, DereferencedSource};
+use crate::run::hooks::{self, HookEnvironment, HookPhase};
+use crate::run::locate::Located;
+use crate::run::record::{Account, Open, begin, caught};
+use crate::run::repositories::Repositories;
+use crate::run::{RunError, backup, check, copy, fingerprint, retain};
+
+/// Does one thing at a time, as a run of the journal. Clones share what is opened.
+#[derive(Debug)]
+pub struct Runner<H> {
+    /// What is declared, and the secrets.
+    pub host: Arc<H>,
+    /// Opened repositories.
+    pub repositories: Arc<Repositories>,
+    /// The history.
+    pub journal: Journal,
+    /// Stops every run.
+    pub cancel: CancellationToken,
+    /// Whether it only looks: what it sees for the first time is not remembered.
+    pub only_looks: bool,
+}
+
+impl<H> Clone for Runner<H> {
+    fn clone(&self) -> Self {
+        Self {
+            host: self.host.clone(),
+            repositories: self.repositories.clone(),
+            journal: self.journal.clone(),
+            cancel: self.cancel.clone(),
+            only_looks: self.only_looks,
+        }
+    }
+}
+
+/// What asks for a backup.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Tags beside those of the policy.
+    pub tags: Vec<String>,
+    /// The Backup object that asks for it.
+    pub object: Option<String>,
+    /// The time it was scheduled for.
+    pub scheduled_for: Option<Timestamp>,
+}
+
+impl<H: Host> Runner<H> {
+    /// Makes a backup of a policy at its first destination, with its hooks.
+    ///
+    /// # Errors
+    /// When anything of it failed; then there is no backup.
+    pub async fn backup(
+        &self,
+        policy: &Name,
+        asked: Asked,
+        progress: &Progress,
+    ) -> Result<Snapshot, RunError> {
+        let object = self.policy(policy)?;
+        let spec = &object.spec;
+        let destination = first_destination(policy, spec)?;
+        let new = NewRun {
+            kind: RunKind::Backup,
+            namespace: policy.namespace.clone(),
+            policy: Some(policy.name.clone()),
+            destination: Some(destination.name.clone()),
+            object: asked.object.clone(),
+            scheduled_for: asked.scheduled_for,
+            fingerprint: Some(fingerprint::policy(self.host.as_ref(), policy, spec)),
+        };
+        let mut open = begin(&self.journal, new).await?;
+        let Open { run, account, .. } = &mut open;
+        let result = caught(async {
+            let environment = HookEnvironment(vec![
+                ("HOLDFAST_RUN", run.id.clone()),
+                ("HOLDFAST_NAMESPACE", policy.namespace.clone()),
+                ("HOLDFAST_POLICY", policy.name.clone()),
+                ("HOLDFAST_DESTINATION", destination.name.clone()),
+            ]);
+            let hooks = spec.hooks.clone().unwrap_or_default();
+            let worked = async {
+                progress.set_phase("running the hooks before");
+                hooks::run_all(
+                    HookPhase::Before,
+                    &hooks.before,
+                    &environment,
+                    &self.cancel,
+                    &mut account.hooks,
+                )
+                .await?;
+                let snapshot = self
+                    .read_and_write(policy, spec, &destination, &asked, progress)
+                    .await?;
+                account.figures = figures(&snapshot);
+                account.snapshot = Some(snapshot.id.clone());
+                progress.set_phase("running the hooks after");
+                hooks::run_all(
+                    HookPhase::After,
+                    &hooks.after,
+                    &environment,
+                    &self.cancel,
+                    &mut account.hooks,
+                )
+                .await?;
+                Ok::<_, RunError>(snapshot)
+            }
+            .await;
+            if let Err(error) = &worked {
+                self.on_failure(&hooks.on_failure, environment, error, account)
+                    .await;
+            }
+            worked
+        })
+        .await;
+        open.end(result).await
+    }
+
+    async fn on_failure(
+        &self,
+        on_failure: &[holdfast_crds::Hook],
+        mut environment: HookEnvironment,
+        error: &RunError,
+        account: &mut Account,
+    ) {
+        environment.0.push(("HOLDFAST_ERROR", error.to_string()));
+        // They run although the run is being stopped: that is a failure too.
+        let result = hooks::run_all(
+            HookPhase::OnFailure,
+            on_failure,
+            &environment,
+            &CancellationToken::new(),
+            &mut account.hooks,
+        )
+        .await;
+        if let Err(hook) = result {
+            tracing::error!(error = %hook, "A hook for failures failed itself.");
+        }
+    }
+
+    async fn read_and_write(
+        &self,
+        policy: &Name,
+        spec: &holdfast_crds::BackupPolicySpec,
+        destination: &Name,
+        asked: &Asked,
+        progress: &Progress,
+    ) -> Result<Snapshot, RunError> {
+        progress.set_phase("opening the repository");
+        let (repository, made) = self
+            .repositories
+            .open_or_init(self.host.as_ref(), destination, None)
+            .await?;
+        if made {
+            tracing::info!(%destination, location = repository.location(), "A repository was made.");
+        }
+        let source = match &spec.source {
+            Source::Mongodb(source) => DereferencedSource::Mongodb(
+                dereference::mongodb(self.host.as_ref(), &policy.namespace, &policy.name, source)
+                    .await?,
+            ),
+            Source::Files(source) => DereferencedSource::Files(dereference::files(source)),
+        };
+        let mut tags = spec.tags.clone();
+        tags.extend(
+            asked
+                .tags
+                .iter()
+                .filter(|tag| !spec.tags.contains(tag))
+                .cloned(),
+        );
+        let request = BackupRequest {
+            policy: policy.clone(),
+            tags,
+            source,
+        };
+        backup::backup(&repository, &request, progress, &self.cancel).await
+    }
+
+    /// Copies backups of a policy between two of its destinations.
+    ///
+    /// # Errors
+    /// When anything of it failed. Backups copied until then are there.
+    pub async fn copy(
+        &self,
+        policy: &Name,
+        from: &Name,
+        to: &Name,
+        ids: &[String],
+        progress: &Progress,
+    ) -> Result<Vec<Copied>, RunError> {
+        let new = self.new_run(RunKind::Copy, policy, to)?;
+        let mut open = begin(&self.journal, new).await?;
+        let Open { account, .. } = &mut open;
+        let result = caught(async {
+            progress.set_phase("opening the repositories");
+            let source = self.repositories.open(self.host.as_ref(), from).await?;
+            let (target, made) = self
+                .repositories
+                .open_or_init(self.host.as_ref(), to, Some(source.clone()))
+                .await?;
+            if made {
+                tracing::info!(destination = %to, location = target.location(), "A repository was made.");
+            }
+            let copied = copy::copy(&source, &target, ids, progress, &self.cancel).await?;
+            let new = copied.iter().filter(|one| !one.existed).count();
+            account.figures.backups = u64::try_from(new).ok();
+            Ok(copied)
+        })
+        .await;
+        open.end(result).await
+    }
+
+    /// Forgets backups of a policy at a destination.
+    ///
+    /// # Errors
+    /// When anything of it failed. Backups forgotten until then are gone.
+    pub async fn forget(
+        &self,
+        policy: &Name,
+        destination: &Name,
+        ids: &[String],
+    ) -> Result<(), RunError> {
+        let new = self.new_run(RunKind::Forget, policy, destination)?;
+        let mut open = begin(&self.journal, new).await?;
+        let Open { account, .. } = &mut open;
+        let result = caught(async {
+            let repository = self
+                .repositories
+                .open(self.host.as_ref(), destination)
+                .await?;
+            retain::forget(&repository, ids).await?;
+            account.figures.backups = u64::try_from(ids.len()).ok();
+            Ok(())
+        })
+        .await;
+        open.end(result).await
+    }
+
+    /// Frees what no backup at a destination needs any more.
+    ///
+    /// # Errors
+    /// When anything of it failed; what backups need is never removed.
+    pub async fn prune(
+        &self,
+        policy: Option<&Name>,
+        destination: &Name,
+    ) -> Result<PruneReport, RunError> {
+        let new = NewRun {
+            policy: policy.map(|policy| policy.name.clone()),
+            ..self.at_destination(RunKind::Prune, destination)
+        };
+        let mut open = begin(&self.journal, new).await?;
+        let Open { account, .. } = &mut open;
+        let result = caught(async {
+            let repository = self
+                .repositories
+                .open(self.host.as_ref(), destination)
+                .await?;
+            let report = retain::prune(&repository).await?;
+            account.figures.stored_bytes = Some(report.plan.removed_bytes);
+            Ok(report)
+        })
+        .await;
+        open.end(result).await
+    }
+
+    /// Checks a destination. Damage is an error, and the report's findings are in its message.
+    ///
+    /// # Errors
+    /// When the check could not be carried out, or found damage.
+    pub async fn check(
+        &self,
+        destination: &Name,
+        read_data: ReadData,
+        progress: &Progress,
+        found: &mut Option<CheckReport>,
+    ) -> Result<(), RunError> {
+        let new = self.at_destination(RunKind::Check, destination);
+        let mut open = begin(&self.journal, new).await?;
+        let Open { account, .. } = &mut open;
+        let result = caught(async {
+            progress.set_phase("opening the repository");
+            let repository = self
+                .repositories
+                .open(self.host.as_ref(), destination)
+                .await?;
+            let report = check::check(&repository, read_data, progress).await?;
+            account.figures.read_bytes = Some(report.bytes_read);
+            account.figures.backups = Some(report.snapshots);
+            let damage = report.errors.first().map(|first| RunError::Damaged {
+                destination: destination.clone(),
+                count: report.errors.len(),
+                first: first.clone(),
+            });
+            *found = Some(report);
+            damage.map_or(Ok(()), Err)
+        })
+        .await;
+        open.end(result).await
+    }
+
+    /// Deletes one backup at one destination, on a person's word.
+    ///
+    /// # Errors
+    /// When it was made by somebody else, or the storage fails.
+    pub async fn delete(&self, located: &Located) -> Result<(), RunError> {
+        let Located {
+            destination,
+            repository,
+            snapshot,
+        } = located;
+        if snapshot.foreign {
+            return Err(RunError::Foreign {
+                id: snapshot.id.clone(),
+            });
+        }
+        let policy = crate::catalogue::policy_of(snapshot);
+        let new = NewRun {
+            policy: policy.map(|policy| policy.name),
+            ..self.at_destination(RunKind::Delete, destination)
+        };
+        let mut open = begin(&self.journal, new).await?;
+        let Open { account, .. } = &mut open;
+        let result = caught(async {
+            retain::forget(repository, std::slice::from_ref(&snapshot.id)).await?;
+            account.figures.backups = Some(1);
+            account.snapshot = Some(snapshot.id.clone());
+            Ok(())
+        })
+        .await;
+        open.end(result).await
+    }
+
+    /// A run at a destination that is for no policy.
+    pub(super) fn at_destination(&self, kind: RunKind, destination: &Name) -> NewRun {
+        NewRun {
+            kind,
+            namespace: destination.namespace.clone(),
+            policy: None,
+            destination: Some(destination.name.clone()),
+            object: None,
+            scheduled_for: None,
+            fingerprint: None,
+        }
+    }
+
+    fn new_run(
+        &self,
+        kind: RunKind,
+        policy: &Name,
+        destination: &Name,
+    ) -> Result<NewRun, RunError> {
+        let object = self.policy(policy)?;
+        Ok(NewRun {
+            policy: Some(policy.name.clone()),
+            fingerprint: Some(fingerprint::policy(
+                self.host.as_ref(),
+                policy,
+                &object.spec,
+            )),
+            ..self.at_destination(kind, destination)
+        })
+    }
+
+    fn policy(&self, name: &Name) -> Result<Arc<holdfast_crds::BackupPolicy>, RunError> {
+        self.host
+            .declared()
+            .policies
+            .get(name)
+            .cloned()
+            .ok_or_else(|| RunError::UnknownPolicy(name.clone()))
+    }
+}
+
+fn first_destination(
+    policy: &Name,
+    spec: &holdfast_crds::BackupPolicySpec,
+) -> Result<Name, RunError> {
+    spec.destinations
+        .first()
+        .map(|first| Name::new(&policy.namespace, &first.name))
+        // The schema requires one.
+        .ok_or_else(|| RunError::UnknownDestination(Name::new(&policy.namespace, "")))
+}
+
+/// The figures of a snapshot, for the journal.
+fn figures(snapshot: &Snapshot) -> Figures {
+    let facts = snapshot.facts.as_ref();
+    Figures {
+        read_bytes: snapshot.read_bytes,
+        added_bytes: snapshot.added_bytes,
+        stored_bytes: snapshot.stored_bytes,
+        documents: facts.and_then(|facts| facts.documents),
+        files: facts.and_then(|facts| facts.files),
+        backups: None,
+    }
+}
