@@ -1,0 +1,62 @@
+# The commands of the project. `make demo` and `make test` need nothing but Debian 12 with Rust, Go,
+# Node and Python: what else they need, they install.
+#
+# Cargo builds a dependency anew for each set of features that the packages asked for have in common.
+# So everything here asks for the whole workspace.
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help setup build demo test unit lint fmt generate verify-generated deny bench soak clean
+
+help: ## Say what there is.
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: ## Install the servers and tools of the end-to-end tests (idempotent).
+	@e2e/setup
+
+build: ## Build the binary.
+	$(CARGO) build --locked --workspace --bins
+
+demo: setup build ## Back a real MongoDB up, wreck it and bring it back.
+	@HOLDFAST_BIN="$(abspath $(TARGET_DIR))/debug/holdfast" $(TARGET_DIR)/debug/demo
+
+test: setup ## Every test: unit, property and end-to-end.
+	$(CARGO) build --locked --workspace --all-targets
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+unit: ## The tests that need no server.
+	$(CARGO) test --locked --workspace --lib --bins --no-fail-fast
+
+lint: ## rustfmt and clippy, warnings are errors.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code.
+	$(CARGO) fmt --all
+
+generate: build ## Write the CRDs and the JSON Schema anew.
+	@$(TARGET_DIR)/debug/crdgen
+
+verify-generated: build ## Fail when a generated file is stale.
+	@$(TARGET_DIR)/debug/crdgen
+	git diff --exit-code -- crds
+
+deny: ## Licences, advisories and duplicates of the dependencies (needs cargo-deny).
+	$(CARGO) deny check
+
+bench: setup ## Compare with the stock tools; prints the table of BENCHMARKS.md.
+	$(CARGO) build --locked --release --workspace --bins
+	@HOLDFAST_BIN="$(abspath $(TARGET_DIR))/release/holdfast" $(TARGET_DIR)/release/bench
+
+soak: setup ## The long forms of the end-to-end tests: all the repetitions and sizes.
+	$(CARGO) build --locked --workspace --all-targets
+	HOLDFAST_E2E_LONG=1 $(CARGO) test --locked --workspace --test roundtrip --test consistency --test kills -- --nocapture
+
+clean: ## Remove what was built; keep what was installed.
+	$(CARGO) clean
