@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bson::{Document, doc};
 use holdfast_e2e::Workdir;
-use holdfast_e2e::dataset::fill;
 use holdfast_e2e::command::find;
+use holdfast_e2e::dataset::fill;
 use holdfast_e2e::holdfast::{REPOSITORY_PASSWORD, Workspace};
 use holdfast_e2e::mongod::ReplicaSet;
 
@@ -26,7 +26,9 @@ struct Figures {
 #[tokio::main]
 async fn main() -> Result<()> {
     let mib: u64 = match std::env::var("HOLDFAST_BENCH_MIB") {
-        Ok(text) => text.parse().context("HOLDFAST_BENCH_MIB is a number of MiB")?,
+        Ok(text) => text
+            .parse()
+            .context("HOLDFAST_BENCH_MIB is a number of MiB")?,
         Err(_) => 2048,
     };
     let work = Workdir::new()?;
@@ -37,15 +39,22 @@ async fn main() -> Result<()> {
     fill(&client, "bench", "big", mib * 1024 * 1024 * 3 / 4, 1).await?;
     fill(&client, "bench", "second", mib * 1024 * 1024 / 4, 2).await?;
     let stats: Document = database.run_command(doc! {"dbStats": 1}).await?;
-    let size = stats.get_f64("dataSize").or_else(|_| stats.get_i64("dataSize").map(|n| n as f64));
-    eprintln!("{:.0} MiB of BSON are there.", size.unwrap_or_default() / 1_048_576.0);
+    let size = stats
+        .get_f64("dataSize")
+        .or_else(|_| stats.get_i64("dataSize").map(|n| n as f64));
+    eprintln!(
+        "{:.0} MiB of BSON are there.",
+        size.unwrap_or_default() / 1_048_576.0
+    );
 
     let workspace = Workspace::new()?;
     workspace.local_destination("disk")?;
     workspace.mongodb_policy("bench", &server.uri(), &["disk"])?;
     let repository = workspace.repository("disk");
     let restic = work.join("restic");
-    let restic_init = restic_command(&restic, &["init"])?.stdout(Stdio::null()).status()?;
+    let restic_init = restic_command(&restic, &["init"])?
+        .stdout(Stdio::null())
+        .status()?;
     if !restic_init.success() {
         bail!("restic init failed");
     }
@@ -56,7 +65,14 @@ async fn main() -> Result<()> {
         let before = size_of(&repository)?;
         let mut figures = measure(vec![command.stdout(Stdio::null()).spawn()?])?;
         figures.stored_mib = size_of(&repository)? - before;
-        rows.push((if again { "holdfast, unchanged" } else { "holdfast, first" }, figures));
+        rows.push((
+            if again {
+                "holdfast, unchanged"
+            } else {
+                "holdfast, first"
+            },
+            figures,
+        ));
 
         let before = size_of(&restic).unwrap_or_default();
         let mut dump = Command::new(find("mongodump")?)
@@ -64,11 +80,17 @@ async fn main() -> Result<()> {
             .stdout(Stdio::piped())
             .spawn()?;
         let pipe = dump.stdout.take().context("the pipe of mongodump")?;
-        let backup = restic_command(&restic, &["backup", "--stdin", "--quiet"])?.stdin(pipe).spawn()?;
+        let backup = restic_command(&restic, &["backup", "--stdin", "--quiet"])?
+            .stdin(pipe)
+            .spawn()?;
         let mut figures = measure(vec![dump, backup])?;
         figures.stored_mib = size_of(&restic)? - before;
         rows.push((
-            if again { "mongodump | restic, unchanged" } else { "mongodump | restic, first" },
+            if again {
+                "mongodump | restic, unchanged"
+            } else {
+                "mongodump | restic, first"
+            },
             figures,
         ));
     }
@@ -128,7 +150,9 @@ fn measure(mut children: Vec<Child>) -> Result<Figures> {
             }
             match child.try_wait()? {
                 None => running = true,
-                Some(status) if !status.success() => bail!("a command of the bench ended with {status}"),
+                Some(status) if !status.success() => {
+                    bail!("a command of the bench ended with {status}")
+                }
                 Some(_) => {}
             }
         }

@@ -28,7 +28,11 @@ async fn main() -> Result<()> {
     let secrets = work.fresh("secrets")?;
     copy_quickstart(&files, &work)?;
     for (name, key, value) in [
-        ("repository", "password", "a demonstration, not a secret".to_owned()),
+        (
+            "repository",
+            "password",
+            "a demonstration, not a secret".to_owned(),
+        ),
         ("shop-db", "uri", server.uri()),
     ] {
         std::fs::create_dir_all(secrets.join(name))?;
@@ -47,15 +51,35 @@ async fn main() -> Result<()> {
 
     title("A second one, after a change: it costs what changed");
     let orders = client.database("shop").collection::<Document>("orders");
-    orders.update_many(doc! {"number": {"$lt": 100}}, doc! {"$set": {"state": "shipped"}}).await?;
-    demo.holdfast(&["backup", "shop", "-f", "policies", "--tag", "before-the-accident"])?;
+    orders
+        .update_many(
+            doc! {"number": {"$lt": 100}},
+            doc! {"$set": {"state": "shipped"}},
+        )
+        .await?;
+    demo.holdfast(&[
+        "backup",
+        "shop",
+        "-f",
+        "policies",
+        "--tag",
+        "before-the-accident",
+    ])?;
 
     title("The accident: somebody drops the database");
     client.database("shop").drop().await?;
     println!("{}", contents(&client).await?);
 
     title("Back again");
-    demo.holdfast(&["restore", "latest", "--policy", "shop", "-f", "policies", "--dry-run"])?;
+    demo.holdfast(&[
+        "restore",
+        "latest",
+        "--policy",
+        "shop",
+        "-f",
+        "policies",
+        "--dry-run",
+    ])?;
     demo.holdfast(&["restore", "latest", "--policy", "shop", "-f", "policies"])?;
     println!("{}", contents(&client).await?);
     let shipped = orders.count_documents(doc! {"state": "shipped"}).await?;
@@ -92,7 +116,10 @@ impl Demo<'_> {
 
     fn holdfast(&self, arguments: &[&str]) -> Result<()> {
         println!("$ holdfast {}", arguments.join(" "));
-        let status = self.command(arguments)?.status().context("running holdfast")?;
+        let status = self
+            .command(arguments)?
+            .status()
+            .context("running holdfast")?;
         if !status.success() {
             bail!("holdfast {} ended with {status}", arguments.join(" "));
         }
@@ -124,9 +151,16 @@ impl Demo<'_> {
         let text = text.context("holdfast run did not get ready within 20 s")?;
         println!("$ curl http://{address}/metrics");
         for line in text.lines().filter(|line| {
-            ["last_success", "next_run", "runs_total", "destination_", "build_info", "backup_read_bytes{"]
-                .iter()
-                .any(|word| line.starts_with("holdfast_") && line.contains(word))
+            [
+                "last_success",
+                "next_run",
+                "runs_total",
+                "destination_",
+                "build_info",
+                "backup_read_bytes{",
+            ]
+            .iter()
+            .any(|word| line.starts_with("holdfast_") && line.contains(word))
         }) {
             println!("{line}");
         }
@@ -167,9 +201,13 @@ async fn fill(client: &Client) -> Result<()> {
         })
         .collect();
     database.collection("orders").insert_many(orders).await?;
-    let customers: Vec<Document> =
-        (0..977).map(|number| doc! {"_id": format!("customer-{number}"), "points": number}).collect();
-    database.collection("customers").insert_many(customers).await?;
+    let customers: Vec<Document> = (0..977)
+        .map(|number| doc! {"_id": format!("customer-{number}"), "points": number})
+        .collect();
+    database
+        .collection("customers")
+        .insert_many(customers)
+        .await?;
     database
         .run_command(doc! {"createIndexes": "orders", "indexes": [
             {"key": {"customer": 1, "number": -1}, "name": "customer_number"},
@@ -188,7 +226,10 @@ async fn contents(client: &Client) -> Result<String> {
     }
     let mut text = String::from("shop holds");
     for name in names {
-        let count = database.collection::<Document>(&name).count_documents(doc! {}).await?;
+        let count = database
+            .collection::<Document>(&name)
+            .count_documents(doc! {})
+            .await?;
         text.push_str(&format!(" {count} {name},"));
     }
     text.pop();

@@ -16,11 +16,13 @@ pub struct CarriedOut {
     pub failed: Vec<RunError>,
 }
 
-/// Carries out the actions that change something, in their order. When one fails, those after it at
+/// Carries out the actions that change something, in their order. `subject` is the policy that they
+/// are for. When one fails, those after it at
 /// other destinations are still right, and those at the same are left to the next plan.
 pub async fn carry_out<H: Host>(
     runner: &Runner<H>,
     namespace: &str,
+    subject: Option<&Name>,
     actions: &[Action],
     progress: &Progress,
 ) -> CarriedOut {
@@ -31,7 +33,7 @@ pub async fn carry_out<H: Host>(
         if broken.contains(&destination) || runner.cancel.is_cancelled() {
             continue;
         }
-        match one(runner, namespace, action, progress).await {
+        match one(runner, namespace, subject, action, progress).await {
             Ok(()) => outcome.done += 1,
             Err(error) => {
                 broken.push(destination);
@@ -58,6 +60,7 @@ fn destination_of(action: &Action) -> &str {
 async fn one<H: Host>(
     runner: &Runner<H>,
     namespace: &str,
+    subject: Option<&Name>,
     action: &Action,
     progress: &Progress,
 ) -> Result<(), RunError> {
@@ -108,7 +111,7 @@ async fn one<H: Host>(
             let ids: Vec<String> = snapshots.iter().map(|one| one.id.clone()).collect();
             runner.forget(&policy(name), &at(destination), &ids).await
         }
-        Action::Prune { destination } => runner.prune(None, &at(destination)).await.map(drop),
+        Action::Prune { destination } => runner.prune(subject, &at(destination)).await.map(drop),
         Action::Delete {
             destination,
             snapshots,

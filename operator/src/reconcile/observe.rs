@@ -33,8 +33,22 @@ pub async fn policy<H: Host>(
         .get(name)
         .ok_or_else(|| RunError::UnknownPolicy(name.clone()))?;
     let record = memory::observe(runner, "BackupPolicy", name, &object.spec, now).await?;
-    let query = RunQuery::of_policy(&name.namespace, &name.name);
-    let runs = on_journal(&runner.journal, move |journal| journal.runs(&query)).await?;
+    let query = RunQuery {
+        // Enough for every attempt that still counts.
+        limit: Some(200),
+        ..RunQuery::of_policy(&name.namespace, &name.name)
+    };
+    let runs = on_journal(&runner.journal, move |journal| {
+        // A run whose process was killed is not in progress.
+        for run in journal.recover(now)? {
+            tracing::warn!(
+                run = run.id,
+                "A run's process was killed before it had ended."
+            );
+        }
+        journal.runs(&query)
+    })
+    .await?;
     let PolicyHistory {
         last_scheduled,
         ever_ran,

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use holdfast_engine::class::Classified;
 use holdfast_engine::progress::Progress;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 
 use crate::host::{Host, Name};
+use crate::journal::Journal;
 use crate::plan::{Action, Plan};
 use crate::reconcile::carry_out::{self, CarriedOut};
 use crate::reconcile::policy::Patience;
 use crate::reconcile::{backup, policy, restore};
+use crate::run::record::on_journal;
 use crate::run::{RunError, Runner};
 
 /// How many plans in a row may hold work before a pass is ended: each one leads closer, and one
@@ -79,7 +81,7 @@ impl<H: Host> Converger<H> {
                 }
             };
             passed.next = plan.next();
-            let carried = self.carry_out(&name.namespace, &plan).await;
+            let carried = self.carry_out(name, &plan).await;
             self.report_backups(name).await;
             passed.done += carried.done;
             let stuck = carried.done == 0;
@@ -101,7 +103,27 @@ impl<H: Host> Converger<H> {
                 break;
             }
         }
+        if let Some(soon) = self.while_another_runs(name).await {
+            passed.next = Some(passed.next.map_or(soon, |next| next.min(soon)));
+        }
         passed
+    }
+
+    /// When to look again at a policy of which another process has a run in progress: nobody tells
+    /// when that ends.
+    async fn while_another_runs(&self, name: &Name) -> Option<Timestamp> {
+        let open = on_journal(&self.runner.journal, Journal::open_runs)
+            .await
+            .ok()?;
+        let key = name.to_string();
+        open.iter()
+            .any(|run| run.policy_key().as_deref() == Some(key.as_str()))
+            .then(|| {
+                Timestamp::now()
+                    .checked_add(SignedDuration::from_secs(10))
+                    .ok()
+            })
+            .flatten()
     }
 
     /// Brings a Restore about.
@@ -152,7 +174,7 @@ impl<H: Host> Converger<H> {
                 passed.failures.push(error.to_string());
                 if matches!(error.class(), holdfast_engine::class::ErrorClass::Transient) {
                     passed.next = Timestamp::now()
-                        .checked_add(jiff::SignedDuration::from_mins(1))
+                        .checked_add(SignedDuration::from_mins(1))
                         .ok();
                 }
             }
@@ -179,7 +201,7 @@ impl<H: Host> Converger<H> {
                     return passed;
                 }
             };
-            let carried = self.carry_out(&name.namespace, &plan).await;
+            let carried = self.carry_out(name, &plan).await;
             passed.done += carried.done;
             passed
                 .failures
@@ -191,7 +213,7 @@ impl<H: Host> Converger<H> {
         passed
     }
 
-    async fn carry_out(&self, namespace: &str, plan: &Plan) -> CarriedOut {
+    async fn carry_out(&self, policy: &Name, plan: &Plan) -> CarriedOut {
         if plan.work().next().is_none() {
             return CarriedOut::default();
         }
@@ -203,7 +225,14 @@ impl<H: Host> Converger<H> {
         }
         let progress = Progress::new();
         let _shown = (self.on_start)(&plan.subject, progress.clone());
-        carry_out::carry_out(&self.runner, namespace, &plan.actions, &progress).await
+        carry_out::carry_out(
+            &self.runner,
+            &policy.namespace,
+            Some(policy),
+            &plan.actions,
+            &progress,
+        )
+        .await
     }
 
     /// Writes how the Backups stand that ask for runs of a policy.

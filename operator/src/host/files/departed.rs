@@ -217,8 +217,14 @@ async fn finish(
             message: message.to_owned(),
         });
     }
-    let outcome =
-        carry_out::carry_out(runner, &key.namespace, &plan.actions, &Progress::new()).await;
+    let outcome = carry_out::carry_out(
+        runner,
+        &key.namespace,
+        None,
+        &plan.actions,
+        &Progress::new(),
+    )
+    .await;
     match outcome.failed.into_iter().next() {
         Some(error) => Err(error),
         None => forget(runner, key).await,
