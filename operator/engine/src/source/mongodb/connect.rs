@@ -31,6 +31,7 @@ pub struct Connection {
     client: Client,
     server: String,
     criteria: Option<SelectionCriteria>,
+    direct: bool,
 }
 
 /// What kind of deployment answers.
@@ -92,6 +93,7 @@ pub async fn connect(uri: &SecretString) -> Result<Connection, MongodbError> {
     options.connect_timeout = shorter(options.connect_timeout, CONNECT_TIMEOUT);
     options.max_pool_size = Some(options.max_pool_size.unwrap_or(POOL_SIZE).max(POOL_SIZE));
     let criteria = options.selection_criteria.clone();
+    let direct = options.direct_connection == Some(true);
     let client = Client::with_options(options).map_err(|error| MongodbError::InvalidUri {
         cause: redact(&error.to_string(), uri),
     })?;
@@ -99,6 +101,7 @@ pub async fn connect(uri: &SecretString) -> Result<Connection, MongodbError> {
         client,
         server,
         criteria,
+        direct,
     })
 }
 
@@ -121,6 +124,10 @@ impl Connection {
     /// # Errors
     /// When the member's name is not an address.
     pub fn pinned_to(&self, member: &str) -> Result<Self, MongodbError> {
+        // A direct connection knows one member, and perhaps by another name than the set does.
+        if self.direct {
+            return Ok(self.clone());
+        }
         let address = ServerAddress::parse(member)
             .map_err(|error| MongodbError::from_driver("find the member", &self.server, &error))?;
         let suits = move |server: &mongodb::ServerInfo<'_>| *server.address() == address;

@@ -21,7 +21,7 @@ pub mod code {
     /// A time limit of the request was reached.
     pub const MAX_TIME_EXPIRED: i32 = 50;
     /// The document that a scan resumes after is not there.
-    pub const KEY_NOT_FOUND: i32 = 120;
+    pub const KEY_NOT_FOUND: i32 = 211;
     /// The place of a scan in a capped collection was overwritten.
     pub const CAPPED_POSITION_LOST: i32 = 136;
     /// The request does not go with a view.
@@ -252,7 +252,10 @@ impl MongodbError {
                 cause: message.clone(),
             },
             ErrorKind::Command(command) => {
-                let cause = format!("{} ({})", command.message, command.code_name);
+                // A refusal quotes the whole command, session and signature included.
+                let message = command.message.split(" to execute command").next();
+                let message = message.unwrap_or_default();
+                let cause = format!("{message} ({})", command.code_name);
                 match command.code {
                     code::AUTHENTICATION_FAILED => Self::AuthenticationFailed { server, cause },
                     code::UNAUTHORIZED => Self::PermissionDenied {
