@@ -142,9 +142,16 @@ pub struct FilesManifest {
     pub directories: u64,
     /// Bytes of regular files.
     pub bytes: u64,
+    /// Entries left out by the excludes or by the bounds of a file system; what lies below an
+    /// excluded directory is not counted.
+    #[serde(default)]
+    pub excluded: u64,
     /// What could not be read and was skipped because the policy says so.
     #[serde(default)]
     pub skipped: Vec<SkippedFile>,
+    /// Sentences for a person: what was read in another way than asked or expected, and why.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A file that could not be read and was skipped because the policy says so.

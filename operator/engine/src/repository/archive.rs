@@ -1,6 +1,7 @@
 //! Archiving a tree of files through the library: its chunker, its parents, its packs; without its
 //! snapshot, and without its habit of passing over what it could not read.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,8 @@ pub(crate) enum Unreadable {
 impl SnapshotWriter {
     /// Archives the tree that `source` yields, in order of name, and stores it; no snapshot shows
     /// it yet. A file whose type, size and time equal those at the same path in one of `parents`
-    /// is not opened.
+    /// is not opened. A file that has another size than was announced is stored as it was read, and
+    /// shown with that size.
     ///
     /// # Errors
     /// [`RepositoryError::SourceIncomplete`] when anything of the source could not be read in
@@ -64,6 +66,7 @@ impl SnapshotWriter {
             failures: Mutex::default(),
             files: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            sizes: Mutex::default(),
             cancel: self.cancel.clone(),
             progress: self.progress.clone(),
         });
@@ -109,6 +112,9 @@ impl SnapshotWriter {
         let snapshot = archived?;
         let summary = snapshot.summary.unwrap_or_default();
         watch.verify(summary.total_files_processed)?;
+        let sizes = std::mem::take(&mut *locked(&watch.sizes));
+        let tree = from_rustic(snapshot.tree.into_inner());
+        let tree = self.resize(tree, &sizes).await?;
         let mut total = locked(&self.archived);
         total.read_bytes += summary.total_bytes_processed;
         total.added.data_blobs += summary.data_blobs;
@@ -116,7 +122,7 @@ impl SnapshotWriter {
         total.added.plain_bytes += summary.data_added;
         total.added.stored_bytes += summary.data_added_packed;
         Ok(StagedTree {
-            tree: from_rustic(snapshot.tree.into_inner()),
+            tree,
             files: summary.total_files_processed,
             directories: summary.total_dirs_processed,
             bytes: summary.total_bytes_processed,
@@ -130,6 +136,8 @@ struct Watch {
     failures: Mutex<Vec<String>>,
     files: AtomicU64,
     skipped: AtomicU64,
+    /// The sizes that files had, where they are not those that were announced.
+    sizes: Mutex<HashMap<PathBuf, u64>>,
     cancel: CancellationToken,
     progress: Progress,
 }
@@ -269,7 +277,9 @@ impl<O: ReadSourceOpen> ReadSourceOpen for WatchedOpen<O> {
             Ok(Ok(reader)) => Ok(WatchedReader {
                 reader,
                 path,
-                left: size,
+                announced: size,
+                read: 0,
+                ended: false,
                 watch,
             }),
             Ok(Err(error)) => {
@@ -289,16 +299,25 @@ fn about(path: &Path, what: impl std::fmt::Display) -> String {
     format!("{}: {what}", path.display())
 }
 
-/// Reads exactly as many bytes as the node declares: stock tools restore by the declared size. A
-/// file that grew is stored as it was when it was looked at; one that shrank is a failure.
+/// Reads a file to its end. Stock tools restore by the size that the node declares: where the file
+/// turns out to have another, it goes on record.
 struct WatchedReader<R> {
     reader: R,
     path: PathBuf,
-    left: u64,
+    announced: u64,
+    read: u64,
+    ended: bool,
     watch: Arc<Watch>,
 }
 
 impl<R> WatchedReader<R> {
+    fn end(&mut self) {
+        self.ended = true;
+        if self.read != self.announced {
+            locked(&self.watch.sizes).insert(self.path.clone(), self.read);
+        }
+    }
+
     fn fail(&self, what: impl std::fmt::Display) -> io::Error {
         let what = about(&self.path, what);
         self.watch.fail_file(what.clone());
@@ -308,24 +327,20 @@ impl<R> WatchedReader<R> {
 
 impl<R: Read> Read for WatchedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        if wanted == 0 {
+        if self.ended || buffer.is_empty() {
             return Ok(0);
         }
         if self.watch.cancel.is_cancelled() {
             return Err(io::Error::other("the run was stopped"));
         }
         let reader = &mut self.reader;
-        let buffer = &mut buffer[..wanted];
         match catch_unwind(AssertUnwindSafe(|| reader.read(buffer))) {
             Ok(Ok(0)) => {
-                let left = self.left;
-                Err(self.fail(format!("it ended {left} bytes before its size; it changed")))
+                self.end();
+                Ok(0)
             }
             Ok(Ok(read)) => {
-                self.left = self.left.saturating_sub(read as u64);
+                self.read += read as u64;
                 Ok(read)
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Err(error),
@@ -612,15 +627,16 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn declared_sizes_are_exact() {
         let repository = repository(Memory::new()).await;
-        // It grew since it was listed: it is stored as it was listed.
-        let grew = vec![("/files/log", Declares(3, "abcdef".into()))];
-        let snapshot = archive(&repository, Made(grew, None), &[], Unreadable::Fail)
-            .await
-            .unwrap();
-        assert_eq!(read(&repository, &snapshot, "/files/log").await, "abc");
-        let shrank = vec![("/files/log", Declares(9, "abcdef".into()))];
-        let error = refused(&repository, Made(shrank, None), Unreadable::Fail).await;
-        assert!(error.contains("ended 3 bytes before its size"), "{error}");
+        for declared in [3, 9] {
+            let changed = vec![("/files/a/log", Declares(declared, "abcdef".into()))];
+            let snapshot = archive(&repository, Made(changed, None), &[], Unreadable::Fail)
+                .await
+                .unwrap();
+            assert_eq!(read(&repository, &snapshot, "/files/a/log").await, "abcdef");
+            let content = repository.content(&snapshot).await.unwrap();
+            let node = content.node(b"/files/a/log").await.unwrap().unwrap();
+            assert_eq!(node.size, 6);
+        }
     }
 
     /// Trap: a panic of a reader unwinds through the library.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::RepositoryError;
@@ -33,6 +34,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The locks of this process, so that one left by an earlier process of the same number is told
 /// from them.
 static OWN: Mutex<BTreeSet<ObjectId>> = Mutex::new(BTreeSet::new());
+
+/// Locks that were dropped and are being removed.
+static REMOVING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
 /// A lock that somebody holds on a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -312,9 +316,17 @@ impl Drop for Lock {
         // Without a runtime the lock becomes stale by itself: its process will have ended.
         if let Ok(handle) = tokio::runtime::Handle::try_current() {
             let held = Arc::clone(&self.held);
-            handle.spawn(async move { held.remove().await });
+            let mut removing = locked(&REMOVING);
+            removing.retain(|one| !one.is_finished());
+            removing.push(handle.spawn(async move { held.remove().await }));
         }
     }
+}
+
+/// Waits until the locks that were dropped are removed.
+pub(super) async fn removed() {
+    let removing = std::mem::take(&mut *locked(&REMOVING));
+    futures::future::join_all(removing).await;
 }
 
 fn is_lost(refreshed: i64, now: i64) -> bool {

@@ -1,7 +1,5 @@
 //! Repositories in the restic format: the one place that knows `rustic_core`.
 
-// Called by the files source, which is not in this build's non-test code yet.
-#[cfg_attr(not(test), allow(dead_code))]
 mod archive;
 mod backend;
 mod check;
@@ -15,6 +13,7 @@ mod index;
 mod inner;
 mod keys;
 mod library;
+mod local_tree;
 mod lock;
 mod machine;
 mod open;
@@ -22,6 +21,7 @@ mod pack;
 mod packer;
 mod prune;
 mod reader;
+mod resize;
 mod snapshot;
 mod stage;
 mod uploads;
@@ -59,6 +59,12 @@ use crate::source::Content;
 pub struct Repository {
     inner: Arc<Inner>,
     lock_wait: Duration,
+}
+
+/// Waits until the locks of everything that was dropped are removed. A program calls this before it
+/// ends: a lock file it leaves behind keeps stock restic away until `restic unlock`.
+pub async fn locks_removed() {
+    lock::removed().await;
 }
 
 /// How long the locks of others are waited for, unless said otherwise.

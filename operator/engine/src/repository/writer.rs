@@ -123,7 +123,7 @@ pub struct SnapshotWriter {
     pub(super) progress: Progress,
     pub(super) cancel: CancellationToken,
     pub(super) archived: Mutex<Archived>,
-    packer: Arc<Packer>,
+    pub(super) packer: Arc<Packer>,
     stage: Arc<Staging>,
     new: NewSnapshot,
     began: Timestamp,

@@ -7,6 +7,7 @@
 //!
 //! Putting back reads through [`Content`].
 
+pub mod files;
 pub mod mongodb;
 
 use async_trait::async_trait;
@@ -114,4 +115,9 @@ pub trait Content: Send + Sync {
 
     /// The plain bytes of a data blob, verified against its id.
     async fn blob(&self, id: &BlobId) -> Result<Bytes, RepositoryError>;
+
+    /// How many plain bytes a data blob has. The index knows it without reading the blob.
+    async fn blob_size(&self, id: &BlobId) -> Result<u64, RepositoryError> {
+        Ok(u64::try_from(self.blob(id).await?.len()).unwrap_or(u64::MAX))
+    }
 }
