@@ -59,7 +59,9 @@ pub(super) async fn export(global: &GlobalArgs, arguments: ExportArgs) -> Result
 
 async fn archive(file: &Path) -> Result<Box<dyn AsyncWrite + Send + Unpin>, Failure> {
     if file == Path::new("-") {
-        return Ok(Box::new(tokio::io::stdout()));
+        use std::os::fd::AsFd;
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
+        return Ok(Box::new(tokio::fs::File::from_std(stdout.into())));
     }
     // One that is there is not overwritten: it may be the only other copy.
     let created = tokio::fs::OpenOptions::new()

@@ -47,7 +47,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let result = runtime.block_on(dispatch(cli));
+    let result = runtime.block_on(async {
+        let result = dispatch(cli).await;
+        // A storage that does not answer must not keep the process.
+        let removed = holdfast_engine::repository::locks_removed();
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(10), removed).await;
+        result
+    });
     // A reader that waits on standard input must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     match result {
