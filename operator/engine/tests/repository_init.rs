@@ -1,5 +1,12 @@
 //! Making and opening repositories, and the passwords that open them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails as the test does"
+)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,12 @@
 //! Locks: ours are honoured by stock restic, and restic's by us.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails as the test does"
+)]
+
 mod support;
 
 use std::io::Write;

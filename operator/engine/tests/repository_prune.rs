@@ -1,5 +1,12 @@
 //! Forgetting and pruning.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails as the test does"
+)]
+
 mod support;
 
 use std::sync::Arc;

@@ -3,6 +3,13 @@
 //! `src/repository/archive.rs`; that of a run that takes too long is in `src/repository/writer.rs`;
 //! those about locks are in `repository_locks.rs`; syncing to disk is the storages' own.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails as the test does"
+)]
+
 mod support;
 
 use std::sync::Arc;

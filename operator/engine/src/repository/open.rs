@@ -30,7 +30,9 @@ impl Default for InitOptions {
     fn default() -> Self {
         Self {
             chunker_of: None,
-            compression: 3,
+            // Of the same gibibyte of BSON: 516 MiB, where restic stores 519 and level 3 stores 496
+            // for a quarter more of processor time.
+            compression: 1,
         }
     }
 }

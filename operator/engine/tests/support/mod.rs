@@ -5,6 +5,12 @@
     unreachable_pub,
     reason = "each test binary uses its part of it"
 )]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails as the test does"
+)]
 
 pub mod memory;
 
