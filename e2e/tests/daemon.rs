@@ -336,8 +336,23 @@ async fn a_killed_run_is_recorded_as_interrupted_and_the_next_one_works() -> Res
     );
     ends_well(daemon).await?;
     // The daemon waits a minute before it tries again; who asks for a pass does not.
-    workspace.holdfast(["run", "--once", "policies"]).await?.ok()?;
+    workspace
+        .holdfast(["run", "--once", "policies"])
+        .await?
+        .ok()?;
     ensure!(backups(&workspace, &[]).await?.len() == 1);
+    // What wants the repository for itself is not held up by the lock of the dead.
+    let folder = workspace.join("data");
+    std::fs::remove_file(folder.join("noise-1"))?;
+    let spec = format!("retention: {{keepLast: 1}}\n{IMMEDIATE}");
+    workspace.files_policy("data", &[&folder], &["disk"], &spec)?;
+    let kept = backup(&workspace, "data").await?;
+    ensure!(ids(&backups(&workspace, &[]).await?)? == [kept]);
+    let all = history(&workspace, &[]).await?;
+    let pruned = all.iter().any(|run| {
+        text(run, "/spec/action") == "prune" && text(run, "/status/outcome") == "Succeeded"
+    });
+    ensure!(pruned, "nothing was pruned: {all:?}");
     ensure!(
         files(&workspace.repository("disk").join("locks"))?.is_empty(),
         "the dead one's lock stays"

@@ -130,11 +130,13 @@ async fn through_a_bucket() -> Result<()> {
     workspace.s3_destination("bucket", server, &bucket, "deep/shop")?;
     let restic = Restic::s3(server, &bucket, "deep/shop", REPOSITORY_PASSWORD);
     there_and_back(&workspace, "bucket", &restic).await?;
-    let mut outside = Vec::new();
-    for entry in std::fs::read_dir(server.bucket_dir(&bucket))? {
-        outside.push(entry?.file_name());
-    }
-    ensure!(outside == ["deep"], "outside the prefix: {outside:?}");
+    let listed = server.client().list_objects_v2().bucket(&bucket).send();
+    let listed = listed.await?;
+    let mut keys = listed.contents().iter().filter_map(|object| object.key());
+    ensure!(
+        keys.all(|key| key.starts_with("deep/shop/")) && listed.key_count() > Some(4),
+        "outside the prefix: {listed:?}"
+    );
     Ok(())
 }
 

@@ -34,9 +34,9 @@ async fn every_example_is_valid() -> Result<()> {
         let folder = entry?.path();
         if !folder.is_dir() {
             ensure!(
-                !folder
+                folder
                     .extension()
-                    .is_some_and(|extension| extension == "yaml"),
+                    .is_none_or(|extension| extension != "yaml"),
                 "{} is in no folder of its own",
                 folder.display()
             );
@@ -55,10 +55,7 @@ async fn every_example_is_valid() -> Result<()> {
             .with_context(|| name.clone())?;
         ensure!(objects > 0, "{name} declares nothing");
         for file in support::files(&folder)? {
-            if !file
-                .extension()
-                .is_some_and(|extension| extension == "yaml")
-            {
+            if file.extension().is_none_or(|extension| extension != "yaml") {
                 continue;
             }
             let text = std::fs::read_to_string(&file)?;

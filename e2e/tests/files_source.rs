@@ -254,8 +254,14 @@ async fn a_second_backup_adds_what_changed_and_both_come_back() -> Result<()> {
     fs::remove_file(tree.join("dangling"))?;
     fs::set_permissions(tree.join("one.txt"), Permissions::from_mode(0o600))?;
     let after = listing(&tree).await?;
-    let second = workspace.holdfast(["backup", "tree", "-o", "json"]).await?.ok()?.json()?;
-    let added = second["status"]["addedBytes"].as_u64().context("no addedBytes")?;
+    let second = workspace
+        .holdfast(["backup", "tree", "-o", "json"])
+        .await?
+        .ok()?
+        .json()?;
+    let added = second["status"]["addedBytes"]
+        .as_u64()
+        .context("no addedBytes")?;
     ensure!(added < 64 << 10, "{added} bytes were added for a few names");
     // In the middle of the large file, and dated as if nothing had happened to it.
     let dated = fs::metadata(tree.join("a/noise"))?.modified()?;

@@ -337,9 +337,9 @@ async fn backups_of_other_policies_are_told_apart() -> Result<()> {
     let more = backup(&workspace, "more").await?;
     let of =
         async |args: &[&str]| -> Result<Vec<String>> { ids(&backups(&workspace, args).await?) };
-    ensure!(of(&["--policy", "data"]).await? == [data.clone()]);
-    ensure!(of(&["--policy", "more"]).await? == [more.clone()]);
-    ensure!(of(&["--destination", "disk"]).await? == [data.clone()]);
+    ensure!(of(&["--policy", "data"]).await? == std::slice::from_ref(&data));
+    ensure!(of(&["--policy", "more"]).await? == std::slice::from_ref(&more));
+    ensure!(of(&["--destination", "disk"]).await? == std::slice::from_ref(&data));
     ensure!(of(&["--destination", "other"]).await?.len() == 2);
     ensure!(of(&["--policy", "data", "--destination", "other"]).await? == [data]);
     // What others put there is theirs.

@@ -1,6 +1,13 @@
 //! Restoring files, from backups made by hand: what is in the way, what is hostile, what is
 //! damaged, and what is chosen.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 mod files_support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

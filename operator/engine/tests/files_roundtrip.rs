@@ -1,6 +1,13 @@
 //! A tree made to hurt: backed up, restored by Holdfast and by stock restic, and compared in full.
 //! Needs root, for owners, devices and capabilities; without it those parts are left out.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 mod files_support;
 
 use std::ffi::{OsStr, OsString};

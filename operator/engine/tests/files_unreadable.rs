@@ -1,6 +1,13 @@
 //! Files that really cannot be read: for a user without permission, by an error of the device, or
 //! because they are gone. They fail the run by name, or are skipped and told.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 mod files_support;
 
 use std::fs;

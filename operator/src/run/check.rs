@@ -18,11 +18,14 @@ pub fn parse_part(text: &str) -> Result<ReadData, InvalidPart> {
     let invalid = || InvalidPart(text.to_owned());
     if let Some(percent) = text.strip_suffix('%') {
         let percent: f64 = percent.trim().parse().map_err(|_| invalid())?;
-        return match percent {
-            p if p == 0.0 => Ok(ReadData::None),
-            p if p >= 100.0 && p <= 100.0 => Ok(ReadData::All),
-            p if p > 0.0 && p < 100.0 => Ok(ReadData::Percent(p)),
-            _ => Err(invalid()),
+        return if percent == 0.0 {
+            Ok(ReadData::None)
+        } else if percent == 100.0 {
+            Ok(ReadData::All)
+        } else if percent > 0.0 && percent < 100.0 {
+            Ok(ReadData::Percent(percent))
+        } else {
+            Err(invalid())
         };
     }
     let (n, of) = text.split_once('/').ok_or_else(invalid)?;

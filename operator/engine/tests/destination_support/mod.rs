@@ -1,6 +1,12 @@
 //! What the tests of destinations share: descriptions of storages on the harness's servers, small
 //! file systems, and waiting for one error.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 // Each test binary uses its own part of this.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 

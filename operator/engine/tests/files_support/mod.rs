@@ -2,6 +2,12 @@
 //! directory to compare two by.
 
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+#![allow(
     dead_code,
     unreachable_pub,
     reason = "each test binary uses its part of it"

@@ -1,5 +1,11 @@
 //! What the tests of reading MongoDB share: a stage that keeps segments, and the dump written from
 //! it for stock tools.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 use std::collections::BTreeSet;

@@ -1,5 +1,12 @@
 //! What happens to namespaces that are on the target already.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use bson::doc;
 use holdfast_engine::class::{Classified, ErrorClass};
 use holdfast_engine::progress::Progress;

@@ -1,5 +1,12 @@
 //! Data made to hurt, and what can be seen of a server's content.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::collections::BTreeMap;
 
 use bson::oid::ObjectId;

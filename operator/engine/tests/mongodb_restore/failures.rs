@@ -1,5 +1,12 @@
 //! What goes wrong in the middle, and what the error says then.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::sync::{Arc, Mutex};
 
 use bson::doc;

@@ -1,6 +1,13 @@
 //! How fast, side by side with stock `mongorestore`. Run by hand, in a release build:
 //! `cargo test --release -p holdfast-engine --test mongodb_restore -- --ignored --nocapture measure`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::time::Instant;
 
 use bson::doc;

@@ -1,5 +1,12 @@
 //! Everything goes back as it was: documents byte for byte, options and indexes as listed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use holdfast_engine::progress::Progress;
 use holdfast_engine::source::mongodb::restore::{
     Action, OnConflict, RestoreReport, RestoreRequest, Verification, plan_restore, restore,

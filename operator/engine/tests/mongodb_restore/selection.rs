@@ -1,5 +1,12 @@
 //! What is restored, under which name, and what a dry run shows.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use bson::doc;
 use holdfast_engine::class::{Classified, ErrorClass};
 use holdfast_engine::source::mongodb::restore::{Action, RestorePlan, plan_restore};

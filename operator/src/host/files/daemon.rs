@@ -197,7 +197,7 @@ impl Daemon {
 }
 
 async fn pass(converger: &Converger<FilesHost>, observer: &Observer, task: &Task) -> Passed {
-    let passed = match task {
+    match task {
         Task::Policy(name) => {
             let passed = converger.policy(name).await;
             observer.policy(&converger.runner, name).await;
@@ -209,8 +209,7 @@ async fn pass(converger: &Converger<FilesHost>, observer: &Observer, task: &Task
             Passed::default()
         }
         Task::Restore(name) => converger.restore(name).await,
-    };
-    passed
+    }
 }
 
 fn until(next: Option<Timestamp>, longest: Duration) -> Duration {

@@ -13,8 +13,9 @@ pub(super) async fn build(
     namespace: &Namespace,
     metadata: &CollectionMetadata,
 ) -> Result<u64, RestoreError> {
+    let collated = metadata.options.contains_key("collation");
     let indexes: Vec<Bson> = secondary(&metadata.indexes)
-        .map(|index| Bson::Document(specification(index)))
+        .map(|index| Bson::Document(specification(index, collated)))
         .collect();
     let count = indexes.len() as u64;
     if count == 0 {
@@ -33,11 +34,15 @@ pub(super) async fn build(
 }
 
 /// An index as `listIndexes` said it, without what is the server's to choose: the version of its
-/// format, and the namespace that old servers repeat.
-fn specification(index: &Document) -> Document {
+/// format, and the namespace that old servers repeat. Where the collection has a collation, an index
+/// without one would inherit it: that it has none must be said.
+fn specification(index: &Document, collated: bool) -> Document {
     let mut index = index.clone();
     index.remove("v");
     index.remove("ns");
+    if collated && !index.contains_key("collation") {
+        index.insert("collation", doc! { "locale": "simple" });
+    }
     index
 }
 
@@ -54,11 +59,22 @@ mod tests {
             "unique": true, "partialFilterExpression": { "z": 1, "a": 2 }, "textIndexVersion": 3,
         };
         assert_eq!(
-            specification(&index),
+            specification(&index, false),
             doc! {
                 "key": { "b": 1, "a": -1 }, "name": "b_1_a_-1", "unique": true,
                 "partialFilterExpression": { "z": 1, "a": 2 }, "textIndexVersion": 3,
             }
         );
+    }
+
+    #[test]
+    fn an_index_without_collation_does_not_inherit_the_collections() {
+        let index = doc! { "key": { "a": 1 }, "name": "a_1" };
+        assert_eq!(
+            specification(&index, true),
+            doc! { "key": { "a": 1 }, "name": "a_1", "collation": { "locale": "simple" } }
+        );
+        let index = doc! { "key": { "a": 1 }, "name": "a_1", "collation": { "locale": "fr" } };
+        assert_eq!(specification(&index, true), index);
     }
 }
