@@ -53,7 +53,10 @@ async fn pruning_has_two_phases_and_keeps_what_is_needed() {
             .unused_bytes,
         0
     );
-    repository.forget(&[gone.id.clone()]).await.unwrap();
+    repository
+        .forget(std::slice::from_ref(&gone.id))
+        .await
+        .unwrap();
     let before = repository.stored_bytes().await.unwrap();
     let plan = repository.prune_plan(&at_once()).await.unwrap();
     assert!(plan.unused_bytes > 30_000_000, "{plan:?}");
@@ -98,7 +101,10 @@ async fn what_was_marked_and_is_needed_again_is_recovered() {
     let repository = repository(Arc::<Memory>::clone(&storage)).await;
     let one = write(&repository, &[("/f", large(1, 20))]).await.unwrap();
     let file = storage.get(&format!("snapshots/{}", one.id)).unwrap();
-    repository.forget(&[one.id.clone()]).await.unwrap();
+    repository
+        .forget(std::slice::from_ref(&one.id))
+        .await
+        .unwrap();
     repository.prune(&at_once()).await.unwrap();
     // Somebody who began before the mark ends after it.
     storage.put(&format!("snapshots/{}", one.id), file);
@@ -125,7 +131,10 @@ async fn forgetting_takes_full_ids_and_what_is_gone_stays_gone() {
         "{short:?}"
     );
     assert_eq!(repository.snapshots().await.unwrap().len(), 2);
-    repository.forget(&[one.id.clone()]).await.unwrap();
+    repository
+        .forget(std::slice::from_ref(&one.id))
+        .await
+        .unwrap();
     repository.forget(&[one.id]).await.unwrap();
     let left: Vec<_> = repository.snapshots().await.unwrap();
     assert_eq!(left.len(), 1);
