@@ -423,22 +423,27 @@ async fn servers_that_are_not_there_are_told_with_their_address() -> Result<()> 
          {{secretKeyRef: {{name: repository, key: password}}}}}}"
     );
     workspace.destination("box", &storage, "")?;
-    workspace.files_policy("boxed", &[&folder], &["box"], "")?;
     let port = port.to_string();
     let words = ["127.0.0.1", &port, "check that the host is up"];
+    workspace.files_policy("boxed", &[&folder], &["box"], "")?;
     expect(workspace.holdfast(["backup", "boxed"]).await?, 1, &words)?;
-    // The copy to a box that is away does not spoil the backup that is made.
-    workspace.files_policy("data", &[&folder], &["disk", "box"], "")?;
-    let output = expect(workspace.holdfast(["backup", "data"]).await?, 1, &words)?;
-    ensure!(
-        output.said().contains("the backup was made"),
-        "{}",
-        output.said()
-    );
     workspace.remove_yaml("policy-boxed")?;
-    workspace.files_policy("data", &[&folder], &["disk"], "")?;
+    let mut made = 1;
+    // Each look at a box that is away is tried for most of a minute.
+    if std::env::var("HOLDFAST_E2E_LONG").is_ok_and(|long| long == "1") {
+        // The copy to it does not spoil the backup that is made.
+        workspace.files_policy("data", &[&folder], &["disk", "box"], "")?;
+        let output = expect(workspace.holdfast(["backup", "data"]).await?, 1, &words)?;
+        ensure!(
+            output.said().contains("the backup was made"),
+            "{}",
+            output.said()
+        );
+        made = 2;
+        workspace.files_policy("data", &[&folder], &["disk"], "")?;
+    }
     workspace.remove_yaml("destination-box")?;
-    ensure!(backups(&workspace, &[]).await?.len() == 2);
+    ensure!(backups(&workspace, &[]).await?.len() == made);
     nothing_is_lost(&workspace, &id).await
 }
 

@@ -87,10 +87,14 @@ impl Daemon {
         }
         self.unseen = unseen;
         self.follow(&declared).await;
+        let mut again = tokio::time::interval(DESTINATION_RESYNC);
         loop {
+            departed::delete_what_was_promised(&self.converger.runner).await;
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = watch.changed() => self.reload(&host).await,
+                // What could not be deleted when its object went away is tried again.
+                _ = again.tick() => {}
             }
         }
         let drivers = std::mem::take(&mut self.drivers).into_values();
@@ -205,7 +209,6 @@ async fn pass(converger: &Converger<FilesHost>, observer: &Observer, task: &Task
         }
         Task::Destination(name) => {
             observer.destination(&converger.runner, name).await;
-            departed::delete_what_was_promised(&converger.runner).await;
             Passed::default()
         }
         Task::Restore(name) => converger.restore(name).await,
