@@ -80,7 +80,6 @@ impl Backend {
     }
 
     /// What failed below, if anything did.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(super) fn take_failure(&self) -> Option<RepositoryError> {
         locked(&self.failure).take()
     }

@@ -17,9 +17,9 @@ use crate::destination::StorageErrorKind;
 
 /// The part of a pack that is fetched at once. Whole packs would cost too much where a reader
 /// needs few of their blobs, single blobs too many requests.
-const WINDOW: u32 = 4 * 1024 * 1024;
-/// Windows kept: 64 MiB.
-const WINDOWS: usize = 16;
+const WINDOW: u32 = 2 * 1024 * 1024;
+/// Windows kept: 96 MiB, enough for dozens of files that are read side by side.
+const WINDOWS: usize = 48;
 /// Directories kept.
 const TREES: usize = 64;
 
