@@ -6,16 +6,19 @@
 mod destination_support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::Result;
 use bytes::Bytes;
-use destination_support::{local, noise, open, s3, sftp};
+use destination_support::{local, noise, open, s3, s3_config, sftp, sftp_config};
 use futures::{StreamExt, TryStreamExt, stream};
+use holdfast_e2e::proxy::{Mood, Proxy};
+use holdfast_e2e::sshd::{Options, Sshd};
 use holdfast_e2e::{Workdir, shared};
 use holdfast_engine::destination::{
-    Entry, RetryPolicy, RetryStorage, Storage, StorageConfig, StorageError, StorageErrorKind,
+    Entry, RetryPolicy, RetryStorage, SftpConfig, Storage, StorageConfig, StorageError,
+    StorageErrorKind,
 };
-use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_local_directory_keeps_the_contract() -> Result<()> {
@@ -321,7 +324,7 @@ async fn survives(storage: Arc<dyn Storage>, kill: impl AsyncFnOnce()) {
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_survive_a_killed_sftp_server() -> Result<()> {
     let dir = Workdir::new()?;
-    let mut server = holdfast_e2e::sshd::Sshd::start(&dir).await?;
+    let mut server = Sshd::start(&dir).await?;
     let storage = open(&sftp(&server, &server.files().join("repository"))).await;
     storage.create().await?;
     survives(storage, async || server.restart().await.expect("restarted")).await;
@@ -338,11 +341,97 @@ async fn writes_survive_a_killed_s3_server() -> Result<()> {
     Ok(())
 }
 
+/// The network between cuts every connection in the middle of what is under way.
+async fn survives_a_cut(storage: Arc<dyn Storage>, proxy: &Proxy) {
+    let bystander = Arc::clone(&storage);
+    survives(storage, async || {
+        proxy.set(Mood::Cut);
+        // A probe is not tried again: it fails once the cut has come through.
+        while bystander.probe().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        proxy.set(Mood::Fine);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_survive_a_cut_on_the_way_to_an_sftp_server() -> Result<()> {
+    let server = shared::sshd().await?;
+    let proxy = Proxy::start(server.port()).await?;
+    let path = server.files().join("cut");
+    let config = SftpConfig {
+        port: proxy.port(),
+        ..sftp_config(server, &path)
+    };
+    let storage = open(&StorageConfig::Sftp(config)).await;
+    storage.create().await?;
+    survives_a_cut(storage, &proxy).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_survive_a_cut_on_the_way_to_a_bucket() -> Result<()> {
+    let server = shared::s3().await?;
+    server.create_bucket("cut").await?;
+    let port = server
+        .endpoint()
+        .rsplit(':')
+        .next()
+        .unwrap_or_default()
+        .parse()?;
+    let proxy = Proxy::start(port).await?;
+    let endpoint = format!("http://127.0.0.1:{}", proxy.port());
+    let storage = open(&StorageConfig::S3(s3_config(&endpoint, "cut", ""))).await;
+    survives_a_cut(storage, &proxy).await;
+    Ok(())
+}
+
+/// Long transfers change their keys on the way, with requests of many operations in flight.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sftp_server_that_changes_keys_all_the_time_keeps_the_contract() -> Result<()> {
+    let dir = Workdir::new()?;
+    let options = Options {
+        extra: vec!["RekeyLimit 3M".to_owned()],
+        ..Options::default()
+    };
+    let server = Sshd::start_with(&dir, options).await?;
+    contract(&sftp(&server, &server.files().join("repository"))).await;
+    Ok(())
+}
+
+/// A connection that says nothing more is given up by its keepalives, and the work goes on.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: the keepalives' patience"]
+async fn writes_survive_a_silent_network() -> Result<()> {
+    let server = shared::sshd().await?;
+    let proxy = Proxy::start(server.port()).await?;
+    let config = SftpConfig {
+        port: proxy.port(),
+        ..sftp_config(server, &server.files().join("silent"))
+    };
+    let storage = open(&StorageConfig::Sftp(config)).await;
+    storage.create().await?;
+    proxy.set(Mood::Stalled);
+    let impatient = RetryPolicy {
+        retries: 0,
+        ..RetryPolicy::default()
+    };
+    let once = RetryStorage::new(Arc::clone(&storage), impatient);
+    let error = once.probe().await.expect_err("nobody answers");
+    assert_eq!(error.kind, StorageErrorKind::Interrupted, "{error}");
+    proxy.set(Mood::Fine);
+    storage
+        .write("config", vec![Bytes::from_static(b"x")])
+        .await?;
+    Ok(())
+}
+
 /// A server that stays away is given up, with what came back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stays_away_is_given_up() -> Result<()> {
     let dir = Workdir::new()?;
-    let mut server = holdfast_e2e::sshd::Sshd::start(&dir).await?;
+    let mut server = Sshd::start(&dir).await?;
     let storage = open(&sftp(&server, &server.files())).await;
     storage
         .write("config", vec![Bytes::from_static(b"x")])

@@ -9,6 +9,7 @@ use russh::keys::agent::client::AgentClient;
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{ChannelMsg, ChannelStream, MethodKind, Preferred, cipher, compression};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::host_key::{Refusal, TrustedKeys};
 use crate::destination::{SftpAuthentication, SftpConfig, StorageErrorKind as Kind};
@@ -83,6 +84,7 @@ fn read_key(text: &SecretString, passphrase: Option<&SecretString>) -> Result<Pr
 /// A connection that is logged in.
 pub(super) struct Connection {
     handle: Handle<KeyCheck>,
+    gone: CancellationToken,
 }
 
 impl Connection {
@@ -119,9 +121,14 @@ impl Connection {
             ..client::Config::default()
         };
         let address = (config.host.as_str(), config.port);
-        client::connect(Arc::new(ssh), address, KeyCheck(trusted))
+        let gone = CancellationToken::new();
+        let handler = KeyCheck {
+            trusted,
+            _gone: gone.clone().drop_guard(),
+        };
+        client::connect(Arc::new(ssh), address, handler)
             .await
-            .map(|handle| Self { handle })
+            .map(|handle| Self { handle, gone })
             .map_err(|error| match error {
                 ConnectError::HostKey(Refusal::Mismatch(said)) => (Kind::HostKeyMismatch, said),
                 ConnectError::HostKey(Refusal::Unknown(said)) => (Kind::HostKeyUnknown, said),
@@ -270,7 +277,12 @@ impl Connection {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.handle.is_closed()
+        self.gone.is_cancelled() || self.handle.is_closed()
+    }
+
+    /// Cancelled when the connection has ended.
+    pub(super) fn gone(&self) -> CancellationToken {
+        self.gone.clone()
     }
 
     /// A new channel with the server's SFTP program behind it.
@@ -325,7 +337,11 @@ fn failure(error: &russh::Error) -> Failure {
 }
 
 /// Checks the server's key; see [`TrustedKeys`].
-struct KeyCheck(TrustedKeys);
+struct KeyCheck {
+    trusted: TrustedKeys,
+    /// The library drops this with the task that drives the connection.
+    _gone: DropGuard,
+}
 
 #[derive(Debug)]
 enum ConnectError {
@@ -348,7 +364,7 @@ impl client::Handler for KeyCheck {
     ) -> Result<bool, Self::Error> {
         match offered {
             PublicKeyOrCertificate::PublicKey { key, .. } => self
-                .0
+                .trusted
                 .check(key)
                 .map(|()| true)
                 .map_err(ConnectError::HostKey),

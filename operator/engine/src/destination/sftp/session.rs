@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use russh_sftp::client::{Config, RawSftpSession, error::Error};
 use russh_sftp::protocol::{FileAttributes, FileType, OpenFlags, Packet, Status, StatusCode};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Failure};
 use crate::destination::StorageErrorKind as Kind;
@@ -30,10 +31,14 @@ const LIMITS: &str = russh_sftp::extensions::LIMITS;
 /// The flag of `statvfs` for a file system that cannot be written.
 const READ_ONLY: u64 = 1;
 
+const BROKE: &str = "the connection broke";
+
 /// One SFTP channel.
 pub(super) struct Session {
     raw: RawSftpSession,
     broken: AtomicBool,
+    /// Cancelled when the connection has ended.
+    gone: CancellationToken,
     chunk: u32,
     can_rename_over: bool,
     can_sync: bool,
@@ -67,6 +72,15 @@ struct Rename<'a> {
 
 impl Session {
     pub(super) async fn open(connection: &Connection) -> Result<Self, Failure> {
+        let gone = connection.gone();
+        tokio::select! {
+            biased;
+            session = Self::greet(connection) => session,
+            () = gone.cancelled() => Err((Kind::Interrupted, BROKE.to_owned())),
+        }
+    }
+
+    async fn greet(connection: &Connection) -> Result<Self, Failure> {
         let config = Config {
             request_timeout_secs: ANSWER_TIMEOUT.as_secs(),
             ..Config::default()
@@ -90,6 +104,7 @@ impl Session {
             can_sync: can(FSYNC),
             can_tell_space: can(STATVFS),
             broken: AtomicBool::new(false),
+            gone: connection.gone(),
             raw,
         })
     }
@@ -97,6 +112,16 @@ impl Session {
     /// Whether the channel has failed and is of no more use.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
+    }
+
+    /// The answer to a request, or the end of the connection: the library leaves a request that is
+    /// made while the connection breaks waiting for its time to run out.
+    async fn ask<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            answer = request => answer,
+            () = self.gone.cancelled() => Err(Error::IO(BROKE.to_owned())),
+        }
     }
 
     fn failure(&self, error: &Error) -> Failure {
@@ -112,7 +137,7 @@ impl Session {
 
     /// The attributes behind a name (links followed), or `None` when there is none.
     pub(super) async fn attributes(&self, path: &str) -> Result<Option<Attributes>, Failure> {
-        match self.raw.stat(path).await {
+        match self.ask(self.raw.stat(path)).await {
             Ok(answer) => Ok(Some(Attributes::from(&answer.attrs))),
             Err(error) if is_absence(&error) => Ok(None),
             Err(error) => Err(self.failure(&error)),
@@ -131,14 +156,14 @@ impl Session {
         &self,
         path: &str,
     ) -> Result<Option<Vec<(String, Attributes)>>, Failure> {
-        let handle = match self.raw.opendir(path).await {
+        let handle = match self.ask(self.raw.opendir(path)).await {
             Ok(answer) => answer.handle,
             Err(error) if is_absence(&error) => return Ok(None),
             Err(error) => return Err(self.failure(&error)),
         };
         let mut names = Vec::new();
         let outcome = loop {
-            match self.raw.readdir(&handle).await {
+            match self.ask(self.raw.readdir(&handle)).await {
                 Ok(answer) => names.extend(
                     answer
                         .files
@@ -167,8 +192,10 @@ impl Session {
         range: Option<(u64, u64)>,
     ) -> Result<Bytes, Failure> {
         let opened = self
-            .raw
-            .open(path, OpenFlags::READ, FileAttributes::empty())
+            .ask(
+                self.raw
+                    .open(path, OpenFlags::READ, FileAttributes::empty()),
+            )
             .await;
         let handle = self.said(opened)?.handle;
         let outcome = self.read_open(&handle, range).await;
@@ -179,7 +206,12 @@ impl Session {
     async fn read_open(&self, handle: &str, range: Option<(u64, u64)>) -> Result<Bytes, Failure> {
         let (offset, length) = match range {
             Some(range) => range,
-            None => (0, self.said(self.raw.fstat(handle).await)?.attrs.len()),
+            None => (
+                0,
+                self.said(self.ask(self.raw.fstat(handle)).await)?
+                    .attrs
+                    .len(),
+            ),
         };
         let end = offset.saturating_add(length);
         let mut buffer = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
@@ -201,7 +233,10 @@ impl Session {
             if rest == 0 {
                 return Ok(whole);
             }
-            let piece = match self.raw.read(handle, at + u64::from(done), rest).await {
+            let piece = match self
+                .ask(self.raw.read(handle, at + u64::from(done), rest))
+                .await
+            {
                 Ok(answer) => answer.data,
                 Err(Error::Status(Status {
                     status_code: StatusCode::Eof,
@@ -228,17 +263,19 @@ impl Session {
             permissions: Some(0o600),
             ..FileAttributes::empty()
         };
-        let handle = self.said(self.raw.open(path, flags, private).await)?.handle;
+        let handle = self
+            .said(self.ask(self.raw.open(path, flags, private)).await)?
+            .handle;
         let mut outcome = self.write_open(&handle, parts).await;
         if outcome.is_ok() && self.can_sync {
-            outcome = self.said(self.raw.fsync(&handle).await).map(drop);
+            outcome = self.said(self.ask(self.raw.fsync(&handle)).await).map(drop);
         }
         if outcome.is_err() {
             self.close(handle).await;
             return outcome;
         }
         // Some file systems report a failed write only here.
-        self.said(self.raw.close(handle).await).map(drop)
+        self.said(self.ask(self.raw.close(handle)).await).map(drop)
     }
 
     async fn write_open(&self, handle: &str, parts: &[Bytes]) -> Result<(), Failure> {
@@ -254,7 +291,7 @@ impl Session {
         }
         stream::iter(pieces)
             .map(|(at, piece)| async move {
-                self.said(self.raw.write(handle, at, piece.to_vec()).await)
+                self.said(self.ask(self.raw.write(handle, at, piece.to_vec())).await)
                     .map(drop)
             })
             .buffer_unordered(self.depth())
@@ -268,7 +305,10 @@ impl Session {
         if self.can_rename_over {
             let names = russh_sftp::ser::to_bytes(&Rename { from, to })
                 .map_err(|error| (Kind::Other, error.to_string()))?;
-            return match self.said(self.raw.extended(POSIX_RENAME, names.to_vec()).await)? {
+            return match self.said(
+                self.ask(self.raw.extended(POSIX_RENAME, names.to_vec()))
+                    .await,
+            )? {
                 Packet::Status(Status {
                     status_code: StatusCode::Ok,
                     ..
@@ -277,14 +317,15 @@ impl Session {
                 _ => Err(self.failure(&Error::UnexpectedPacket)),
             };
         }
-        match self.raw.rename(from, to).await {
+        match self.ask(self.raw.rename(from, to)).await {
             Ok(_) => Ok(()),
             Err(Error::Status(Status {
                 status_code: StatusCode::Failure | StatusCode::OpUnsupported,
                 ..
             })) => {
                 self.remove(to).await?;
-                self.said(self.raw.rename(from, to).await).map(drop)
+                self.said(self.ask(self.raw.rename(from, to)).await)
+                    .map(drop)
             }
             Err(error) => Err(self.failure(&error)),
         }
@@ -297,15 +338,17 @@ impl Session {
             return Ok(());
         }
         let opened = self
-            .raw
-            .open(path, OpenFlags::READ, FileAttributes::empty())
+            .ask(
+                self.raw
+                    .open(path, OpenFlags::READ, FileAttributes::empty()),
+            )
             .await;
         let handle = match opened {
             Ok(answer) => answer.handle,
             Err(Error::Status(_)) => return Ok(()),
             Err(error) => return Err(self.failure(&error)),
         };
-        let synced = self.raw.fsync(&handle).await;
+        let synced = self.ask(self.raw.fsync(&handle)).await;
         self.close(handle).await;
         match synced {
             Ok(_) | Err(Error::Status(_)) => Ok(()),
@@ -319,7 +362,7 @@ impl Session {
             permissions: Some(0o700),
             ..FileAttributes::empty()
         };
-        match self.raw.mkdir(path, private).await {
+        match self.ask(self.raw.mkdir(path, private)).await {
             Ok(_) => Ok(true),
             Err(error) if is_absence(&error) => Ok(false),
             Err(error) => {
@@ -334,7 +377,7 @@ impl Session {
 
     /// Removes a file; one that is not there is removed.
     pub(super) async fn remove(&self, path: &str) -> Result<(), Failure> {
-        match self.raw.remove(path).await {
+        match self.ask(self.raw.remove(path)).await {
             Err(error) if !is_absence(&error) => Err(self.failure(&error)),
             _ => Ok(()),
         }
@@ -345,7 +388,7 @@ impl Session {
         if !self.can_tell_space {
             return None;
         }
-        let space = self.raw.statvfs(directory).await.ok()?;
+        let space = self.ask(self.raw.statvfs(directory)).await.ok()?;
         let free = space.blocks_avail.saturating_mul(space.fragment_size);
         if space.flags & READ_ONLY != 0 {
             Some((
@@ -365,7 +408,7 @@ impl Session {
 
     /// The content is safe or given up by now; a handle that stays open is not worth an error.
     async fn close(&self, handle: String) {
-        if let Err(error) = self.raw.close(handle).await {
+        if let Err(error) = self.ask(self.raw.close(handle)).await {
             let (_, cause) = self.failure(&error);
             tracing::debug!(cause, "The SFTP server does not close a file.");
         }
