@@ -45,6 +45,16 @@ pub async fn backup(
 ) -> Result<Snapshot, RunError> {
     let start_time = jiff::Timestamp::now();
     progress.set_phase("opening the repository");
+    // A run that was killed leaves its lock, which would keep other tools out until it is half an
+    // hour old.
+    let stale = repository.break_stale_locks().await?;
+    if stale > 0 {
+        tracing::warn!(
+            stale,
+            location = repository.location(),
+            "Locks of runs that are gone were removed."
+        );
+    }
     let writer = repository
         .begin(
             NewSnapshot {

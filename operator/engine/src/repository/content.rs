@@ -112,9 +112,16 @@ enum Found {
 }
 
 fn child<'a>(tree: &'a Tree, name: &[u8]) -> Option<&'a TreeNode> {
-    tree.nodes
-        .iter()
-        .find(|node| node.name().as_bytes() == name)
+    // Trees are in order of name; one that a stranger wrote in another is searched through.
+    let found = tree
+        .nodes
+        .binary_search_by(|node| node.name().as_bytes().cmp(name))
+        .ok();
+    found.and_then(|index| tree.nodes.get(index)).or_else(|| {
+        tree.nodes
+            .iter()
+            .find(|node| node.name().as_bytes() == name)
+    })
 }
 
 fn subtree(node: &TreeNode) -> Option<ObjectId> {
@@ -149,6 +156,11 @@ impl Content for SnapshotContent {
             .iter()
             .map(|node| translate(&self.inner, node))
             .collect()
+    }
+
+    async fn blob_size(&self, id: &BlobId) -> Result<u64, RepositoryError> {
+        let location = self.reader.locate(BlobKind::Data, &ObjectId(id.0))?;
+        Ok(location.plain_length())
     }
 
     async fn blob(&self, id: &BlobId) -> Result<Bytes, RepositoryError> {

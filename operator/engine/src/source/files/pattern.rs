@@ -104,14 +104,15 @@ fn gitignore_line(pattern: &str) -> Result<String, String> {
     } else {
         ""
     };
-    // A line loses its trailing blanks, and a name may have them: each becomes a class of its own.
+    // A line loses its trailing blanks, and a name may have them: each is put in braces, as the
+    // one alternative. (A class would do for ASCII only: it matches single bytes.)
     let mut kept = body.trim_end();
     let blanks = body[kept.len()..].chars();
     let escaped = kept.len() - kept.trim_end_matches('\\').len();
     if blanks.as_str() != "" && escaped % 2 == 1 {
         kept = &kept[..kept.len() - 1];
     }
-    let blanks: String = blanks.map(|blank| format!("[{blank}]")).collect();
+    let blanks: String = blanks.map(|blank| format!("{{{blank}}}")).collect();
     Ok(format!("{negation}{floating}{escape}{kept}{blanks}"))
 }
 
@@ -155,6 +156,7 @@ mod tests {
     #[case("tail ", "/srv/tail", false, false)]
     #[case("tail\\ ", "/srv/tail ", false, true)]
     #[case("tail\t", "/srv/tail\t", false, true)]
+    #[case("tail\u{85}", "/srv/tail\u{85}", false, true)]
     #[case("*.TMP", "/srv/a.tmp", false, false)]
     #[case("/", "/srv", true, false)]
     fn one_pattern(
