@@ -11,8 +11,9 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+E2E_BIN := $(or $(HOLDFAST_E2E_CACHE),$(CURDIR)/.cache/e2e)/bin
 
-.PHONY: help setup build demo test unit lint fmt generate verify-generated deny bench soak clean
+.PHONY: help setup build demo test unit lint fmt generate verify-generated generate-deploy verify-deploy deny bench soak clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -45,7 +46,14 @@ generate: build ## Write the CRDs and the JSON Schema anew.
 
 verify-generated: build ## Fail when a generated file is stale.
 	@$(TARGET_DIR)/debug/crdgen
-	git diff --exit-code -- crds
+	git diff --exit-code -- crds charts
+
+generate-deploy: ## Write the plain manifests of the operator anew, from the chart.
+	@PATH="$(E2E_BIN):$$PATH" deploy/generate > deploy/operator.yaml.new
+	mv deploy/operator.yaml.new deploy/operator.yaml
+
+verify-deploy: generate-deploy ## Fail when they were stale.
+	git diff --exit-code -- deploy
 
 deny: ## Licences, advisories and duplicates of the dependencies (needs cargo-deny).
 	$(CARGO) deny check

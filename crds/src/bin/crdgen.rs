@@ -1,4 +1,4 @@
-//! Writes the generated files of the folder `crds/`: the CRDs and the JSON Schema.
+//! Writes the generated files: the CRDs, the chart's copies of them, and the JSON Schema.
 
 use std::{error::Error, fs, path::Path};
 
