@@ -123,6 +123,9 @@ pub struct BackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["destination".to_owned()]))]
     pub copies: Vec<BackupCopy>,
+    /// The `holdfast.dev/requestedAt` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_request: Option<String>,
 }
 
 /// A backup at one destination.

@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    SecretSource,
-    meta::{Condition, Time},
+    ClaimRef, SecretSource,
+    job::{CLAIM_PATH_MESSAGE, CLAIM_PATH_RULE},
+    meta::{self, Condition, Time},
     patterns,
 };
 
@@ -57,6 +58,23 @@ pub struct DestinationSpec {
     /// What becomes of the data when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// The other namespaces whose policies may use this destination, and with
+    /// it its keys: each by its name, or `*` for all of them. None when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("items" = meta::list_of(patterns::NAMESPACE_OR_ALL, 63)))]
+    pub allowed_namespaces: Vec<String>,
+}
+
+impl DestinationSpec {
+    /// Whether policies of the namespace `guest` may use it, when it lies in
+    /// the namespace `home`.
+    pub fn allows(&self, home: &str, guest: &str) -> bool {
+        home == guest
+            || self
+                .allowed_namespaces
+                .iter()
+                .any(|allowed| allowed == "*" || allowed == guest)
+    }
 }
 
 /// The storage of a repository: exactly one of `s3`, `sftp` and `local`.
@@ -185,13 +203,17 @@ const fn ssh_port() -> u16 {
     22
 }
 
-/// A folder of this machine.
+/// A folder of this machine, or of a PersistentVolumeClaim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(CLAIM_PATH_RULE).message(CLAIM_PATH_MESSAGE).field_path(".path"))]
 pub struct Local {
     /// The folder of the repository, as an absolute path.
     #[schemars(regex(pattern = patterns::ABSOLUTE_PATH), length(max = 4096))]
     pub path: String,
+    /// The claim that is mounted at `path`. In a cluster only, and needed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ClaimRef>,
 }
 
 /// How a repository is encrypted.
@@ -241,4 +263,7 @@ pub struct DestinationStatus {
     /// When the repository was last checked without finding damage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_check: Option<Time>,
+    /// The `holdfast.dev/requestedAt` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_request: Option<String>,
 }

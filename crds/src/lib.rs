@@ -19,6 +19,7 @@
 pub mod backup;
 pub mod crdgen;
 pub mod destination;
+pub mod job;
 pub mod manifest;
 pub mod meta;
 pub mod policy;
@@ -38,6 +39,7 @@ pub use destination::{
     DeletionPolicy, Destination, DestinationSpec, DestinationStatus, Encryption, Local, S3,
     S3Addressing, Sftp, Storage,
 };
+pub use job::{ClaimRef, FilesClaim, JobTemplate};
 pub use policy::{
     BackupPolicy, BackupPolicySpec, BackupPolicyStatus, Hook, Hooks, LastBackup, PolicyDestination,
 };

@@ -6,10 +6,16 @@
 
 /// Kubernetes object names, as in `metadata.name`.
 pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+/// Namespaces, and the other names that a DNS label must be.
+pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// A namespace, or all of them.
+pub(crate) const NAMESPACE_OR_ALL: &str = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$";
 /// A duration; the schema adds `minLength`, since everything in it is optional.
 pub(crate) const DURATION: &str = "^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
 /// A size.
 pub(crate) const BYTES: &str = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$";
+/// A quantity as Kubernetes writes it.
+pub(crate) const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 /// A tag of a snapshot. The repository format separates tags with commas.
 pub(crate) const TAG: &str = r"^[^,\s]([^,]*[^,\s])?$";
 /// The name of an environment variable.
@@ -18,6 +24,8 @@ pub(crate) const ENV: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 pub(crate) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
 /// An absolute path.
 pub(crate) const ABSOLUTE_PATH: &str = "^/";
+/// Where a volume is mounted: an absolute path without a colon.
+pub(crate) const MOUNT_PATH: &str = "^/[^:]*$";
 /// An S3 endpoint.
 pub(crate) const ENDPOINT: &str = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$";
 /// An S3 bucket; wider than AWS's rule, since older and other servers allow more.
@@ -46,6 +54,18 @@ pub(crate) fn meaning(pattern: &str, found: &str) -> Option<String> {
             NAME => format!(
                 "`{found}` cannot be a name: use small letters, digits, `-` and `.`, with a letter or digit at both ends"
             ),
+            LABEL => format!(
+                "`{found}` cannot be a name here: use small letters, digits and `-`, with a letter or digit at both ends"
+            ),
+            NAMESPACE_OR_ALL => format!(
+                "`{found}` cannot be a namespace: write its name, or \"*\" for all of them"
+            ),
+            QUANTITY => format!(
+                "`{found}` is not a quantity: write a number with a suffix of Kubernetes, such as 250m, 2 or 512Mi"
+            ),
+            MOUNT_PATH => {
+                "a mountPath must be absolute, that is, begin with /, and have no `:`".to_owned()
+            }
             TAG => format!(
                 "`{found}` cannot be a tag: a tag is not empty, has no comma, and no space at its ends"
             ),

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Duration, Retention, Schedule, Source,
+    Duration, JobTemplate, Retention, Schedule, Source,
     meta::{self, Condition, Time},
     patterns,
 };
@@ -16,7 +16,7 @@ pub(crate) const TAGS_MESSAGE: &str =
     "the tag holdfast and tags that begin with policy= are set by Holdfast itself: choose another";
 
 /// What is backed up, when, to which destinations, and for how long.
-#[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "holdfast.dev",
     version = "v1alpha1",
@@ -78,18 +78,34 @@ pub struct BackupPolicySpec {
     /// Commands that run around a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
+    /// How the pods of this policy run. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobTemplate>,
 }
 
 /// A destination of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyDestination {
-    /// The name of a `Destination` in the same namespace.
+    /// The name of a `Destination`. No two destinations of a policy have the
+    /// same, whatever their namespaces.
     #[schemars(regex(pattern = patterns::NAME), length(max = 253))]
     pub name: String,
+    /// The namespace of that `Destination`, which must list the policy's in its
+    /// `allowedNamespaces`. The policy's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = patterns::LABEL), length(max = 63))]
+    pub namespace: Option<String>,
     /// Which backups are kept here, instead of what the policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+}
+
+impl PolicyDestination {
+    /// The namespace of the `Destination`, as a policy in `own` means it.
+    pub fn namespace_for<'a>(&'a self, own: &'a str) -> &'a str {
+        self.namespace.as_deref().unwrap_or(own)
+    }
 }
 
 impl BackupPolicySpec {
@@ -163,6 +179,15 @@ pub struct BackupPolicyStatus {
     /// The destinations that do not hold the newest backup yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// The last time of the schedule that a run was started for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<Time>,
+    /// The Job that works for this policy now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_job: Option<String>,
+    /// The `holdfast.dev/requestedAt` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_request: Option<String>,
 }
 
 /// The newest backup of a policy.

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    MongoConnection,
+    ClaimRef, MongoConnection,
+    job::{CLAIM_PATH_MESSAGE, CLAIM_PATH_RULE},
     meta::{self, Condition, Time},
     patterns,
     source::uri_rules,
@@ -144,6 +145,7 @@ pub struct RestoreToMongodb {
 /// A folder to restore to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(CLAIM_PATH_RULE).message(CLAIM_PATH_MESSAGE).field_path(".path"))]
 pub struct RestoreToFiles {
     /// The folder, as an absolute path. It is made when it does not exist.
     #[schemars(regex(pattern = patterns::ABSOLUTE_PATH), length(max = 4096))]
@@ -151,6 +153,9 @@ pub struct RestoreToFiles {
     /// What happens to what is there already.
     #[serde(default)]
     pub on_conflict: OnConflict,
+    /// The claim that is mounted at `path`. In a cluster only, and needed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ClaimRef>,
 }
 
 /// What happens to what is there already.
@@ -206,6 +211,9 @@ pub struct RestoreStatus {
     /// What a dry run found that would be done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<RestorePlan>,
+    /// The `holdfast.dev/requestedAt` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_request: Option<String>,
 }
 
 /// How far a restore is.

@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{SecretSource, meta, patterns};
+use crate::{FilesClaim, SecretSource, meta, patterns};
 
 /// What is backed up: exactly one of `mongodb` and `files`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -96,9 +96,10 @@ pub(crate) const fn yes() -> bool {
     true
 }
 
-/// Folders and files of the machine.
+/// Folders and files of the machine, or of a PersistentVolumeClaim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.persistentVolumeClaim) || self.paths.all(path, (path + '/').startsWith(self.persistentVolumeClaim.mountPath + '/') && !(path + '/').contains('/../'))").message("every path must lie in the claim: begin it with the mountPath of persistentVolumeClaim, and write no ..").field_path(".paths"))]
 pub struct FilesSource {
     /// The folders and files to read, as absolute paths.
     #[schemars(length(min = 1, max = 1000), extend("items" = meta::list_of(patterns::ABSOLUTE_PATH, 4096)))]
@@ -114,6 +115,9 @@ pub struct FilesSource {
     /// skipped and reported.
     #[serde(default)]
     pub on_unreadable: OnUnreadable,
+    /// The claim that holds the paths. In a cluster only, and needed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<FilesClaim>,
 }
 
 /// What happens to a run that meets a file it cannot read.

@@ -153,6 +153,7 @@ fn backup(copies: &[(&Name, &Snapshot)]) -> Option<Backup> {
                 })
                 .collect(),
             observed_generation: None,
+            last_handled_request: None,
         }),
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Kind, Loaded, Location, ObjectKey, Parsed, Problem, Resource};
-use crate::{BackupPolicy, Restore, RestoreTarget, Source, SourceKind, rules};
+use crate::{BackupPolicy, PolicyDestination, Restore, RestoreTarget, Source, SourceKind, rules};
 
 /// Checks the objects of all files against each other. Nothing is contacted:
 /// what is in a cluster or at a destination does not count.
@@ -76,22 +76,26 @@ impl References<'_> {
     fn policy(&self, loaded: &Loaded, policy: &BackupPolicy, problems: &mut Vec<Problem>) {
         for (index, destination) in policy.spec.destinations.iter().enumerate() {
             let pointer = format!("/spec/destinations/{index}/name");
-            self.exists(
-                loaded,
-                Kind::Destination,
-                &destination.name,
-                &pointer,
-                problems,
-            );
+            self.destination(loaded, destination, &pointer, problems);
         }
     }
 
     fn restore(&self, loaded: &Loaded, restore: &Restore, problems: &mut Vec<Problem>) {
         let spec = &restore.spec;
         let from = &spec.from;
+        let namespace = loaded.resource.key().namespace;
+        let policy = self.find_policy(&namespace, &from.policy);
+        // The policy says in which namespace it is.
+        let named = policy.and_then(|policy| {
+            let mut destinations = policy.spec.destinations.iter();
+            destinations.find(|one| Some(&one.name) == from.destination.as_ref())
+        });
         let destination = from.destination.as_deref().filter(|name| {
             let pointer = "/spec/from/destination";
-            self.exists(loaded, Kind::Destination, name, pointer, problems)
+            match named {
+                Some(named) => self.destination(loaded, named, pointer, problems),
+                None => self.exists(loaded, Kind::Destination, name, pointer, problems),
+            }
         });
         self.exists(
             loaded,
@@ -100,8 +104,7 @@ impl References<'_> {
             "/spec/from/policy",
             problems,
         );
-        let namespace = loaded.resource.key().namespace;
-        let Some(policy) = self.find_policy(&namespace, &from.policy) else {
+        let Some(policy) = policy else {
             return;
         };
 
@@ -188,6 +191,50 @@ impl References<'_> {
             })
     }
 
+    /// Whether there is such a destination that the object may use; if not, that is a problem.
+    fn destination(
+        &self,
+        loaded: &Loaded,
+        reference: &PolicyDestination,
+        pointer: &str,
+        problems: &mut Vec<Problem>,
+    ) -> bool {
+        let own = loaded.resource.key().namespace;
+        let namespace = reference.namespace_for(&own);
+        let name = &reference.name;
+        if namespace == own {
+            return self.exists(loaded, Kind::Destination, name, pointer, problems);
+        }
+        let key = ObjectKey {
+            kind: Kind::Destination,
+            namespace: namespace.to_owned(),
+            name: name.clone(),
+        };
+        let declared = self
+            .parsed
+            .resources
+            .iter()
+            .find_map(|loaded| match &loaded.resource {
+                Resource::Destination(object) if loaded.resource.key() == key => Some(object),
+                _ => None,
+            });
+        let usable = match declared {
+            Some(object) => object.spec.allows(namespace, &own),
+            // One that could not be read may allow it.
+            None => self.places.contains_key(&key) || self.parsed.unreadable > 0,
+        };
+        if !usable {
+            // The same words whether it is not there or not allowed, as in a cluster.
+            problems.push(Problem {
+                location: loaded.locate(pointer),
+                message: format!(
+                    "namespace `{own}` may use no Destination `{name}` of namespace `{namespace}`: declare it there with `{own}` in its spec.allowedNamespaces, or correct the name or the namespace"
+                ),
+            });
+        }
+        usable
+    }
+
     /// Whether there is such an object; if not, that is a problem.
     fn exists(
         &self,
@@ -220,6 +267,10 @@ impl References<'_> {
             elsewhere,
         ) {
             (Some(guess), _) => format!("did you mean `{guess}`?"),
+            (None, Some(other)) if kind == Kind::Destination => format!(
+                "there is one in namespace `{0}`: write `namespace: {0}` with its name in the policy, and `{namespace}` into its spec.allowedNamespaces",
+                other.namespace
+            ),
             (None, Some(other)) => format!(
                 "there is one in namespace `{}`, but references stay within a namespace: put both into the same",
                 other.namespace

@@ -109,6 +109,7 @@ fn resource(
         Target::Path(path) => RestoreTarget::Files(RestoreToFiles {
             path: path.display().to_string(),
             on_conflict,
+            persistent_volume_claim: None,
         }),
         // A URI given by hand may hold a password and is not repeated.
         Target::MongodbUri { .. } | Target::OriginalRenamed(_) => {
@@ -159,6 +160,7 @@ fn resource(
             files: outcome.files,
             verified: outcome.verified.clone(),
             plan: outcome.plan.clone(),
+            last_handled_request: None,
         }),
     }
 }

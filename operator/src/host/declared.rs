@@ -111,7 +111,34 @@ impl Declared {
             && self.restores.is_empty()
     }
 
-    /// The destinations of a policy that are declared, in the policy's order.
+    /// What a policy means by the name of one of its destinations. One that it does not name lies
+    /// in its own namespace.
+    #[must_use]
+    pub fn destination_name(&self, policy: &Name, destination: &str) -> Name {
+        let namespace = self
+            .policies
+            .get(policy)
+            .and_then(|object| {
+                let mut named = object.spec.destinations.iter();
+                named.find(|one| one.name == destination)
+            })
+            .map_or(policy.namespace.as_str(), |one| {
+                one.namespace_for(&policy.namespace)
+            });
+        Name::new(namespace, destination)
+    }
+
+    /// A destination, if it is declared and policies of the namespace may use it. Which of the two
+    /// is not so must not be told, or one tenant would learn what another one has.
+    #[must_use]
+    pub fn destination_for(&self, guest: &str, name: &Name) -> Option<Arc<Destination>> {
+        self.destinations
+            .get(name)
+            .filter(|object| object.spec.allows(&name.namespace, guest))
+            .cloned()
+    }
+
+    /// The destinations of a policy that are declared and that it may use, in the policy's order.
     #[must_use]
     pub fn destinations_of(&self, policy: &Name) -> Vec<(Name, Arc<Destination>)> {
         let Some(object) = self.policies.get(policy) else {
@@ -121,9 +148,9 @@ impl Declared {
             .spec
             .destinations
             .iter()
-            .map(|one| Name::new(&policy.namespace, &one.name))
+            .map(|one| Name::new(one.namespace_for(&policy.namespace), &one.name))
             .filter_map(|name| {
-                let object = self.destinations.get(&name)?.clone();
+                let object = self.destination_for(&policy.namespace, &name)?;
                 Some((name, object))
             })
             .collect()

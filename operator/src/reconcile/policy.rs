@@ -85,6 +85,9 @@ pub async fn reconcile<H: Host>(
             now,
         ),
         observed_generation: Some(record.generation),
+        last_schedule_time: previous.last_schedule_time,
+        active_job: previous.active_job,
+        last_handled_request: previous.last_handled_request,
         ..figures(name, &object.spec, &observed, &summary, now)
     };
     memory::write_status(&runner.journal, "BackupPolicy", name, &record, &status).await?;
@@ -168,8 +171,6 @@ fn figures(
         newest.is_some_and(|newest| last.snapshot.as_deref() == Some(newest.identity.as_str()))
     });
     BackupPolicyStatus {
-        conditions: Vec::new(),
-        observed_generation: None,
         last_backup: newest.map(|newest| LastBackup {
             id: newest.identity.clone(),
             time: Time(newest.time),
@@ -192,6 +193,7 @@ fn figures(
             Duration::from_secs(u64::try_from(age).unwrap_or(0))
         }),
         missing,
+        ..BackupPolicyStatus::default()
     }
 }
 

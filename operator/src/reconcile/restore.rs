@@ -259,6 +259,7 @@ pub async fn report<H: Host>(
         files: outcome.files,
         verified: outcome.verified,
         plan: outcome.plan,
+        last_handled_request: previous.last_handled_request,
     };
     memory::write_status(&runner.journal, "Restore", name, &record, &status).await?;
     Ok(())
