@@ -62,7 +62,7 @@ async fn main() -> Result<()> {
     let mut rows: Vec<(&str, Figures)> = Vec::new();
     for again in [false, true] {
         let mut command = workspace.command(["backup", "bench"])?;
-        let before = size_of(&repository)?;
+        let before = size_of(&repository).unwrap_or_default();
         let mut figures = measure(vec![command.stdout(Stdio::null()).spawn()?])?;
         figures.stored_mib = size_of(&repository)? - before;
         rows.push((

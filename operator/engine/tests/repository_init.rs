@@ -64,6 +64,11 @@ async fn a_place_that_holds_other_files_is_refused() {
         };
         assert_eq!(found, other);
         assert_eq!(storage.paths(""), before);
+        let looked = Repository::vacant(&(Arc::<Memory>::clone(&storage) as _)).await;
+        assert!(
+            matches!(looked, Err(RepositoryError::NotEmpty { .. })),
+            "{looked:?}"
+        );
     }
 }
 
@@ -78,6 +83,9 @@ async fn an_init_that_died_before_its_config_is_begun_again() {
     let secret = password();
     let init = || Repository::init(Arc::<Memory>::clone(&storage) as _, &secret, &options);
     init().await.unwrap_err();
+    Repository::vacant(&(Arc::<Memory>::clone(&storage) as _))
+        .await
+        .unwrap();
     storage.heal();
     assert_eq!(storage.paths("").len(), 1, "a key is left");
     let made = init().await.unwrap();

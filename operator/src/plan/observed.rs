@@ -97,7 +97,8 @@ pub struct PolicyObservation {
     pub first_seen: Timestamp,
     /// For which time the latest scheduled backup started.
     pub last_scheduled: Option<Timestamp>,
-    /// Whether a backup of the policy was ever tried, as far as the journal goes back.
+    /// Whether a backup of the policy was ever made, or tried on schedule, as far as the journal
+    /// goes back.
     pub ever_ran: bool,
     /// By name; every destination of the policy must be there.
     pub destinations: BTreeMap<String, DestinationObservation>,
@@ -188,7 +189,7 @@ impl Attempts {
 pub struct PolicyHistory {
     /// For which time the latest scheduled backup started.
     pub last_scheduled: Option<Timestamp>,
-    /// Whether a backup was ever tried.
+    /// Whether a backup was ever made, or tried on schedule.
     pub ever_ran: bool,
     /// Runs in progress.
     pub running: Vec<Running>,
@@ -214,7 +215,8 @@ impl PolicyHistory {
                 });
             }
             if run.kind == RunKind::Backup {
-                history.ever_ran = true;
+                // One by hand that failed leaves the first run of the schedule to be made.
+                history.ever_ran |= run.scheduled_for.is_some() || run.succeeded();
                 history.last_scheduled = history.last_scheduled.max(run.scheduled_for);
             }
             if let Some(task) = Task::of(run) {
@@ -258,5 +260,30 @@ impl From<&holdfast_engine::repository::Snapshot> for Snapshot {
                 .cloned()
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A backup by hand that failed leaves `immediate` in force; one on schedule, or one that
+    /// succeeded, does not.
+    #[test]
+    fn only_a_scheduled_or_a_successful_backup_counts_as_the_first() {
+        let run = |scheduled: Option<&str>, outcome: &str| -> Run {
+            serde_json::from_value(json!({
+                "id": "1", "kind": "backup", "namespace": "default", "policy": "shop",
+                "scheduledFor": scheduled, "started": "2026-01-01T00:00:00Z",
+                "holder": {"id": "a", "pid": 1},
+                "ending": {"at": "2026-01-01T00:00:01Z", "outcome": outcome},
+            }))
+            .unwrap()
+        };
+        let ever = |run| PolicyHistory::of(&[run]).ever_ran;
+        assert!(!ever(run(None, "Failed")));
+        assert!(ever(run(None, "Succeeded")));
+        assert!(ever(run(Some("2026-01-01T00:00:00Z"), "Failed")));
     }
 }

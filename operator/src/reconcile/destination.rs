@@ -3,7 +3,7 @@
 use holdfast_crds::{Destination, DestinationStatus};
 use holdfast_engine::class::Classified;
 use holdfast_engine::destination as storage;
-use holdfast_engine::repository::RepositoryError;
+use holdfast_engine::repository::{Repository, RepositoryError};
 use jiff::Timestamp;
 
 use crate::host::{Host, Name};
@@ -120,7 +120,9 @@ async fn look<H: Host>(
         Err(RunError::Repository(RepositoryError::NotARepository { .. })) => {
             let config =
                 dereference::destination(host, &name.namespace, &name.name, &object.spec).await?;
-            storage::connect(&config.storage).await?.probe().await?;
+            let place = storage::connect(&config.storage).await?;
+            place.probe().await?;
+            Repository::vacant(&place).await?;
             Ok(None)
         }
         Err(error) => Err(error),

@@ -99,6 +99,8 @@ impl Repositories {
             return Ok((opened.repository.clone(), false));
         }
         let storage = destination::connect(&config.storage).await?;
+        // Once, without patience: a pass opens many, and the plan says when to try again.
+        storage.probe().await?;
         let (repository, made) = match init {
             Some(options) => Repository::open_or_init(storage, &config.password, &options).await?,
             None => (Repository::open(storage, &config.password).await?, false),

@@ -111,6 +111,14 @@ impl Repository {
         Ok(open::init(storage, password, options).await?.into())
     }
 
+    /// Whether a repository can be made at `storage`.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotEmpty`] when the place holds anything, or what the storage says.
+    pub async fn vacant(storage: &Arc<dyn Storage>) -> Result<(), RepositoryError> {
+        open::vacant(storage).await
+    }
+
     /// Opens the repository at `storage`, or makes it; the second value says whether it was made.
     ///
     /// # Errors

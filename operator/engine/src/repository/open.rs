@@ -15,7 +15,7 @@ use super::id::{ObjectId, from_rustic};
 use super::inner::Inner;
 use super::library::{self, Silent};
 use super::{Repository, RepositoryError, machine};
-use crate::destination::{Storage, StorageErrorKind};
+use crate::destination::{Entry, Storage, StorageErrorKind};
 
 /// How a repository is made.
 #[derive(Debug, Clone)]
@@ -140,6 +140,27 @@ fn inner(
     })
 }
 
+/// Whether a repository can be made at `storage`: nothing is there but what an init leaves that died.
+pub(super) async fn vacant(storage: &Arc<dyn Storage>) -> Result<(), RepositoryError> {
+    match storage.list("").await {
+        Ok(found) => only_leftovers(storage.location(), found),
+        Err(error) if error.kind == StorageErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Keys and locks alone are what an init leaves that died.
+fn only_leftovers(location: String, found: Vec<Entry>) -> Result<(), RepositoryError> {
+    let strange = |path: &str| !path.starts_with("keys/") && !path.starts_with("locks/");
+    match found.into_iter().find(|entry| strange(&entry.path)) {
+        Some(entry) => Err(RepositoryError::NotEmpty {
+            location,
+            found: entry.path,
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Makes a repository at `storage`, whose password is `password`.
 ///
 /// The key is written first and the config last: who dies in between leaves a place where another
@@ -159,14 +180,7 @@ pub(super) async fn init(
     if found.iter().any(|entry| entry.path == "config") {
         return Err(RepositoryError::AlreadyExists { location });
     }
-    // Keys and locks alone are what an init leaves that died.
-    let strange = |path: &str| !path.starts_with("keys/") && !path.starts_with("locks/");
-    if let Some(entry) = found.into_iter().find(|entry| strange(&entry.path)) {
-        return Err(RepositoryError::NotEmpty {
-            location,
-            found: entry.path,
-        });
-    }
+    only_leftovers(location.clone(), found)?;
 
     let (made, config) = prepare(&storage, password, options).await?;
     let Some(own) = made.key_id else {

@@ -41,7 +41,7 @@ impl Default for CutParameters {
             soft_mean: 256 << 10,
             maximum: SEGMENT_TARGET,
             anchor_mean: 8 << 20,
-            anchor_search: 64 << 20,
+            anchor_search: 256 << 20,
         }
     }
 }
