@@ -276,7 +276,7 @@ mod tests {
             serde_json::from_value(json!({
                 "id": "1", "kind": "backup", "namespace": "default", "policy": "shop",
                 "scheduledFor": scheduled, "started": "2026-01-01T00:00:00Z",
-                "holder": {"id": "a", "pid": 1},
+                "holder": {"id": "a", "pid": 1, "bootId": ""},
                 "ending": {"at": "2026-01-01T00:00:01Z", "outcome": outcome},
             }))
             .unwrap()
