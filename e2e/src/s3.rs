@@ -24,6 +24,7 @@ pub struct S3 {
     server: Option<Server>,
     dir: PathBuf,
     port: u16,
+    tls: Option<(PathBuf, PathBuf)>,
 }
 
 impl S3 {
@@ -37,9 +38,17 @@ impl S3 {
             server: None,
             dir,
             port: ports::free()?,
+            tls: None,
         };
         s3.restart().await?;
         Ok(s3)
+    }
+
+    /// Starts it anew with TLS, on the same port and data: a certificate and its key, as PEM files. Its
+    /// own client does not trust that certificate: make buckets before.
+    pub async fn restart_with_tls(&mut self, certificate: PathBuf, key: PathBuf) -> Result<()> {
+        self.tls = Some((certificate, key));
+        self.restart().await
     }
 
     /// Starts it (again) on the same port and data; open connections are cut.
@@ -57,7 +66,11 @@ impl S3 {
                 REGION,
                 "--iam-dir",
             ])
-            .arg(self.dir.join("accounts"))
+            .arg(self.dir.join("accounts"));
+        if let Some((certificate, key)) = &self.tls {
+            command.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
+        command
             .arg("posix")
             // Metadata in files beside the data: no extended attributes needed.
             .arg("--sidecar")
@@ -99,9 +112,10 @@ impl S3 {
         self.port
     }
 
-    /// `http://127.0.0.1:PORT`; buckets are in the path.
+    /// `http://127.0.0.1:PORT`, or `https` with TLS; buckets are in the path.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// The end of its log.

@@ -108,6 +108,26 @@ async fn the_yaml_of_the_readme_is_valid() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_yaml_about_clusters_is_valid() -> Result<()> {
+    let document = std::fs::read_to_string(project().join("docs/cluster.md"))?;
+    let blocks = blocks(&document, "yaml");
+    ensure!(blocks.len() >= 5, "{} blocks", blocks.len());
+    for block in &blocks {
+        let workspace = Workspace::new()?;
+        workspace.yaml("block", block)?;
+        // What declares no destination goes with the first policy of the document.
+        if !block.contains("kind: Destination") {
+            workspace.yaml("first", &blocks[0])?;
+        }
+        let objects = valid(&workspace, &[workspace.policies()])
+            .await
+            .with_context(|| block.clone())?;
+        ensure!(objects >= 2, "{objects} objects");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_commands_of_the_readme_exist() -> Result<()> {
     let workspace = Workspace::new()?;
     let readme = std::fs::read_to_string(project().join("README.md"))?;

@@ -44,28 +44,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* What the operator may do in the namespaces that it watches. */}}
 {{- define "holdfast.rules" -}}
-# What people declare. `patch` is for finalizers; a specification is never written.
+# What people declare. A specification is never written.
 - apiGroups: [holdfast.dev]
   resources: [destinations, backuppolicies, backups, restores]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [holdfast.dev]
   resources: [destinations/status, backuppolicies/status, backups/status, restores/status]
-  verbs: [get, patch, update]
-# A Job that is owned by one of them holds up its deletion until it is gone.
+  verbs: [patch]
+# Finalizers, where data outside of the cluster is to be deleted, and the labels of the catalogue.
 - apiGroups: [holdfast.dev]
-  resources: [destinations/finalizers, backuppolicies/finalizers, backups/finalizers, restores/finalizers]
-  verbs: [update]
+  resources: [destinations, backups]
+  verbs: [patch]
 # The catalogue: a Backup for each restore point.
 - apiGroups: [holdfast.dev]
   resources: [backups]
   verbs: [create, delete]
-# The runs, and what became of them.
+# The runs, and what became of them. Jobs are deleted by their time to live, or with their owner.
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
@@ -74,10 +74,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [secrets]
   verbs: [get, list, watch]
 {{- if .Values.sharedDestinations }}
-# A run in another namespace than its Destination gets a copy of that Destination's secrets.
+# A run in another namespace than its Destination gets a copy of that Destination's secrets. The copy is
+# owned by the Job and goes with it.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create, delete]
+  verbs: [create]
 {{- end }}
 - apiGroups: ["", events.k8s.io]
   resources: [events]
