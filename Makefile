@@ -12,8 +12,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 E2E_BIN := $(or $(HOLDFAST_E2E_CACHE),$(CURDIR)/.cache/e2e)/bin
+CLUSTER_DIR ?= /tmp/holdfast-cluster
+CLUSTER_FLAGS ?=
 
-.PHONY: help setup build demo test unit lint fmt generate verify-generated generate-deploy verify-deploy deny bench soak clean
+.PHONY: help setup build demo test unit lint fmt generate verify-generated generate-deploy verify-deploy deny bench soak cluster-up cluster-down clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -65,6 +67,14 @@ bench: setup ## Compare with the stock tools; prints the table of BENCHMARKS.md.
 soak: setup ## The long forms of the end-to-end tests: all the repetitions and sizes.
 	$(CARGO) build --locked --workspace --all-targets
 	HOLDFAST_E2E_LONG=1 $(CARGO) test --locked --workspace --test roundtrip --test consistency --test kills -- --nocapture
+
+cluster-up: setup ## Start a real Kubernetes cluster (e2e/cluster/README.md).
+	@$(E2E_BIN)/cluster up --dir "$(CLUSTER_DIR)" $(CLUSTER_FLAGS)
+	echo "kubectl and helm are in $(E2E_BIN)"
+
+cluster-down: ## End it; nothing of it is left.
+	@$(E2E_BIN)/cluster down --dir "$(CLUSTER_DIR)"
+	rm -rf "$(CLUSTER_DIR)"
 
 clean: ## Remove what was built; keep what was installed.
 	$(CARGO) clean

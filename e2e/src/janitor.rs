@@ -10,20 +10,33 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
-/// Reads `group ID`, `gone ID` and `folder PATH` lines; at their end kills the
-/// process groups that are left and removes the folders.
+/// Reads `group ID`, `gentle ID`, `gone ID` and `folder PATH` lines; at their
+/// end asks the gentle ones to end, kills the process groups that are left and
+/// removes the folders.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 groups=
+gentle=
 while read -r verb what; do
     case $verb in
         group) groups="$groups $what" ;;
+        gentle) gentle="$gentle $what" ;;
         gone)
             left=
             for group in $groups; do [ "$group" = "$what" ] || left="$left $group"; done
-            groups=$left ;;
+            groups=$left
+            left=
+            for one in $gentle; do [ "$one" = "$what" ] || left="$left $one"; done
+            gentle=$left ;;
         folder) set -- "$@" "$what" ;;
     esac
+done
+for one in $gentle; do kill -s TERM -- "$one"; done
+for one in $gentle; do
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        kill -s 0 -- "$one" || break
+        sleep 1
+    done
 done
 for group in $groups; do kill -s KILL -- "-$group"; done
 for try in 1 2 3 4 5; do
@@ -59,6 +72,11 @@ fn tell(line: &str) {
 /// A process group that is to be killed should this process end first.
 pub(crate) fn group_started(id: u32) {
     tell(&format!("group {id}"));
+}
+
+/// A process, known as a group already, that cleans up when it is asked to end.
+pub(crate) fn ends_gently(id: u32) {
+    tell(&format!("gentle {id}"));
 }
 
 /// The process group was stopped and its id may belong to others now.

@@ -20,6 +20,7 @@
 
 pub mod bank;
 pub mod bson_bytes;
+pub mod cluster;
 pub mod command;
 pub mod compare;
 pub mod dataset;
@@ -39,6 +40,7 @@ pub mod sshd;
 pub mod tools;
 pub mod workdir;
 
+pub use cluster::Cluster;
 pub use command::Output;
 pub use holdfast::Workspace;
 pub use workdir::Workdir;

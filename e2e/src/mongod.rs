@@ -1,6 +1,7 @@
 //! Real MongoDB servers: a replica set of one node or of several, and a
 //! standalone one.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub struct Options {
     pub auth: bool,
     /// The nodes of a replica set.
     pub nodes: usize,
+    /// Where others reach it, and what a replica set calls its members; it
+    /// listens on 127.0.0.1 in any case.
+    pub address: Ipv4Addr,
     /// More arguments for mongod, such as `--setParameter`, `name=value`.
     pub extra: Vec<String>,
 }
@@ -43,6 +47,7 @@ impl Default for Options {
             oplog_mb: 2048,
             auth: false,
             nodes: 1,
+            address: Ipv4Addr::LOCALHOST,
             extra: Vec::new(),
         }
     }
@@ -53,6 +58,7 @@ impl Default for Options {
 struct Node {
     server: Option<Server>,
     port: u16,
+    address: Ipv4Addr,
     dir: PathBuf,
     args: Vec<String>,
 }
@@ -62,13 +68,17 @@ impl Node {
         let port = ports::free()?;
         std::fs::create_dir_all(dir.join("db"))
             .with_context(|| format!("making {}", dir.display()))?;
+        let mut addresses = vec![Ipv4Addr::LOCALHOST.to_string()];
+        if !options.address.is_loopback() {
+            addresses.push(options.address.to_string());
+        }
         let mut args: Vec<String> = [
             "--dbpath",
             &dir.join("db").to_string_lossy(),
             "--port",
             &port.to_string(),
             "--bind_ip",
-            "127.0.0.1",
+            &addresses.join(","),
             "--nounixsocket",
             "--wiredTigerCacheSizeGB",
             &options.cache_gb.to_string(),
@@ -90,6 +100,7 @@ impl Node {
         Ok(Self {
             server: None,
             port,
+            address: options.address,
             dir,
             args,
         })
@@ -129,6 +140,10 @@ impl Node {
             Some(mut server) => server.stop(Duration::from_secs(60)).await.map(drop),
             None => Ok(()),
         }
+    }
+
+    fn host(&self) -> String {
+        format!("{}:{}", self.address, self.port)
     }
 
     fn direct_uri(&self) -> String {
@@ -237,7 +252,7 @@ impl ReplicaSet {
             .zip(0_i32..)
             .map(|(node, id)| {
                 // The first wins the first election.
-                doc! { "_id": id, "host": format!("127.0.0.1:{}", node.port), "priority": if id == 0 { 2 } else { 1 } }
+                doc! { "_id": id, "host": node.host(), "priority": if id == 0 { 2 } else { 1 } }
             })
             .collect();
         let config = doc! {
@@ -305,11 +320,7 @@ impl ReplicaSet {
 
     /// `host:port`, separated by commas.
     pub fn hosts(&self) -> String {
-        let hosts: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port))
-            .collect();
+        let hosts: Vec<String> = self.nodes.iter().map(Node::host).collect();
         hosts.join(",")
     }
 
@@ -422,11 +433,7 @@ impl Standalone {
 
     /// The connection string, with the root user's password when there is one.
     pub fn uri(&self) -> String {
-        uri_with(
-            &format!("127.0.0.1:{}", self.node.port),
-            self.auth,
-            "directConnection=true",
-        )
+        uri_with(&self.node.host(), self.auth, "directConnection=true")
     }
 
     /// A new client.

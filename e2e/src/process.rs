@@ -75,6 +75,12 @@ impl Server {
         })
     }
 
+    /// Should the test binary end first, it is asked to end and given time,
+    /// where others are killed: it has something of its own to clean up.
+    pub fn ends_gently(&self) {
+        crate::janitor::ends_gently(self.child.id());
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -8,6 +8,7 @@ use anyhow::Result;
 use tokio::sync::OnceCell;
 
 use crate::Workdir;
+use crate::cluster::{Cluster, Level};
 use crate::mongod::{ReplicaSet, Standalone};
 use crate::s3::S3;
 use crate::sshd::Sshd;
@@ -16,6 +17,8 @@ static REPLICA_SET: OnceCell<(Workdir, ReplicaSet)> = OnceCell::const_new();
 static TARGET: OnceCell<(Workdir, ReplicaSet)> = OnceCell::const_new();
 static STANDALONE: OnceCell<(Workdir, Standalone)> = OnceCell::const_new();
 static OBJECTS: OnceCell<(Workdir, S3)> = OnceCell::const_new();
+static API: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<Option<Cluster>> = OnceCell::const_new();
 static SSHD: OnceCell<(Workdir, Sshd)> = OnceCell::const_new();
 
 /// A replica set of one node, without passwords: what is backed up.
@@ -76,6 +79,31 @@ pub async fn sshd() -> Result<&'static Sshd> {
         })
         .await?;
     Ok(server)
+}
+
+/// A Kubernetes API with its controllers, but no node. A test keeps to
+/// [namespaces of its own](Cluster::namespace).
+pub async fn api() -> Result<&'static Cluster> {
+    API.get_or_try_init(|| Cluster::start(Level::Api)).await
+}
+
+/// A Kubernetes cluster with a node; `None`, and a line that says which test is
+/// skipped and why, where this machine cannot run one.
+pub async fn cluster(test: &str) -> Result<Option<&'static Cluster>> {
+    let cluster = CLUSTER
+        .get_or_try_init(|| async {
+            match Cluster::refusal().await? {
+                Some(_) => anyhow::Ok(None),
+                None => Cluster::start(Level::Node).await.map(Some),
+            }
+        })
+        .await?;
+    if cluster.is_none()
+        && let Some(reason) = Cluster::refusal().await?
+    {
+        eprintln!("skipped: {test}: {reason}");
+    }
+    Ok(cluster.as_ref())
 }
 
 /// `stem` with a number that no other caller in this process gets; good as the
