@@ -117,6 +117,9 @@ pub enum Verb {
     Check(CheckArgs),
     /// List runs, failed ones too.
     History(HistoryArgs),
+    /// Do the work of one Job of a cluster; the operator starts it.
+    #[command(hide = true)]
+    Worker,
     /// Print the schema of the resources.
     Schema(SchemaArgs),
     /// Print a completion script for a shell.

@@ -58,7 +58,15 @@ async fn follow_up(session: &Session, policy: &Name, started: jiff::Timestamp) -
         patience: Patience::RetryWhatFailedBefore(started),
         on_start: |what, progress| Box::new(Shown::new(what, progress)),
     };
-    converger.upkeep(policy).await.failures
+    let mut failures = converger.upkeep(policy).await.failures;
+    // The status tells of the new backup, whatever became of the rest.
+    let now = jiff::Timestamp::now();
+    let reported =
+        crate::reconcile::policy::reconcile(&session.runner, policy, converger.patience, now);
+    if let Err(error) = reported.await {
+        failures.push(error.to_string());
+    }
+    failures
 }
 
 async fn printed(

@@ -22,6 +22,7 @@ mod schema;
 mod session;
 mod tables;
 mod validate;
+mod worker;
 
 pub use arguments::{Cli, OutputFormat, Verb};
 pub use failure::Failure;
@@ -75,6 +76,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Export(arguments) => export::export(&global, arguments).await,
         Verb::Check(arguments) => check::check(&global, arguments).await,
         Verb::History(arguments) => history::history(&global, &arguments),
+        Verb::Worker => worker::worker().await,
         Verb::Schema(arguments) => schema::schema(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
     }

@@ -4,6 +4,7 @@
 
 pub mod declared;
 pub mod files;
+pub mod kubernetes;
 pub mod secrets;
 
 use std::future::Future;

@@ -18,7 +18,7 @@ pub mod schedule;
 mod upkeep;
 
 pub use action::{Action, BackupReason, Kept, Plan, SnapshotRef};
-pub use policy::{PolicyDesire, plan_policy};
+pub use policy::{PolicyDesire, plan_policy, plan_upkeep, writable_place};
 pub use restore::{RestoreDesire, RestoreObservation, plan_restore};
 
 #[cfg(test)]

@@ -133,6 +133,21 @@ pub fn plan_policy(
     plan
 }
 
+/// What is left to do for a policy besides backups, though one may be due: copies, forgetting and
+/// prunes. A suspended policy has none.
+#[must_use]
+pub fn plan_upkeep(
+    desire: &PolicyDesire<'_>,
+    observed: &PolicyObservation,
+    now: Timestamp,
+) -> Plan {
+    let mut plan = Plan::of("BackupPolicy", desire.namespace, desire.name);
+    if observed.running.is_empty() && !desire.spec.suspend {
+        upkeep::plan(desire, observed, now, &mut plan.actions);
+    }
+    plan
+}
+
 fn backup_action(desire: &PolicyDesire<'_>, first: &PolicyDestination, start: Start) -> Action {
     Action::Backup {
         policy: desire.key(),
@@ -164,6 +179,18 @@ pub(super) fn writable(
             ),
         ));
     };
+    writable_place(name, state, known.as_deref())
+}
+
+/// The same of one place, of which the repository is known that was seen there before.
+///
+/// # Errors
+/// The refusal.
+pub fn writable_place(
+    name: &str,
+    state: &DestinationState,
+    known: Option<&str>,
+) -> Result<bool, Action> {
     match (state, known) {
         (DestinationState::Empty, Some(known)) => Err(Action::refuse(
             ErrorClass::Waiting,

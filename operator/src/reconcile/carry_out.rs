@@ -84,6 +84,7 @@ async fn one<H: Host>(
                 tags: tags.clone(),
                 object,
                 scheduled_for: *scheduled_for,
+                run: None,
             };
             runner
                 .backup(&policy(name), asked, progress)

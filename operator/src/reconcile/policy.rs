@@ -9,7 +9,7 @@ use crate::host::{Host, Name};
 use crate::journal::{RunKind, Summary};
 use crate::plan::observed::{DestinationState, PolicyObservation, Snapshot, Task};
 use crate::plan::schedule::Timetable;
-use crate::plan::{Plan, PolicyDesire, plan_policy};
+use crate::plan::{Plan, PolicyDesire, plan_policy, plan_upkeep};
 use crate::reconcile::conditions::{self, READY, Verdict};
 use crate::reconcile::{memory, observe};
 use crate::run::record::on_journal;
@@ -34,6 +34,16 @@ pub async fn plan<H: Host>(
     patience: Patience,
     now: Timestamp,
 ) -> Result<(Plan, PolicyObservation), RunError> {
+    planned(runner, name, patience, now, plan_policy).await
+}
+
+async fn planned<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    patience: Patience,
+    now: Timestamp,
+    planner: fn(&PolicyDesire<'_>, &PolicyObservation, Timestamp) -> Plan,
+) -> Result<(Plan, PolicyObservation), RunError> {
     let declared = runner.host.declared();
     let object = declared
         .policies
@@ -51,7 +61,21 @@ pub async fn plan<H: Host>(
             object: format!("BackupPolicy {name}"),
             message: error.to_string(),
         })?;
-    Ok((plan_policy(&desire, &observed, now), observed))
+    Ok((planner(&desire, &observed, now), observed))
+}
+
+/// Plans what is left to do for a policy besides backups.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn upkeep<H: Host>(
+    runner: &Runner<H>,
+    name: &Name,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<Plan, RunError> {
+    let (plan, _) = planned(runner, name, patience, now, plan_upkeep).await?;
+    Ok(plan)
 }
 
 /// Plans a policy and writes its status.

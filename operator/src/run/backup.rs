@@ -30,6 +30,8 @@ pub struct BackupRequest {
     pub tags: Vec<String>,
     /// What is read.
     pub source: DereferencedSource,
+    /// What all attempts at this run have in common; see [`SnapshotFacts::run`].
+    pub run: Option<String>,
 }
 
 /// Reads the source and writes one snapshot of it.
@@ -68,7 +70,7 @@ pub async fn backup(
         .await?;
 
     let read = read_source(repository, &writer, request, progress, cancel).await;
-    let (files, grafts, source, facts) = match read {
+    let (files, grafts, source, mut facts) = match read {
         Ok(read) => read,
         Err(error) => {
             writer.abandon().await;
@@ -80,6 +82,7 @@ pub async fn backup(
         }
     };
     progress.set_phase("writing the snapshot");
+    facts.run.clone_from(&request.run);
     let manifest = Manifest {
         version: MANIFEST_VERSION,
         holdfast_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -137,6 +140,7 @@ async fn read_source(
                 point_in_time: Some(manifest.point_in_time),
                 cluster_time: manifest.cluster_time,
                 size: manifest.collections.iter().map(|one| one.bytes).sum(),
+                run: None,
             };
             Ok((files, Vec::new(), SourceManifest::Mongodb(manifest), facts))
         }
@@ -153,6 +157,25 @@ async fn read_source(
             ))
         }
     }
+}
+
+/// The snapshot that an earlier attempt at the same run has made, if one got so far.
+///
+/// # Errors
+/// When the repository cannot be listed.
+pub async fn made_before(
+    repository: &Repository,
+    policy: &Name,
+    run: &str,
+) -> Result<Option<Snapshot>, RunError> {
+    let policy = policy.to_string();
+    Ok(repository.snapshots().await?.into_iter().find(|snapshot| {
+        let of_run = snapshot
+            .facts
+            .as_ref()
+            .is_some_and(|facts| facts.run.as_deref() == Some(run));
+        of_run && !snapshot.foreign && snapshot.policy.as_deref() == Some(policy.as_str())
+    }))
 }
 
 /// The newest snapshot of the policy: what did not change since then is not read again.

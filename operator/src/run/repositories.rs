@@ -63,6 +63,25 @@ impl Repositories {
         .await
     }
 
+    /// The repositories that are open, by destination.
+    pub async fn opened(&self) -> Vec<(Name, Repository)> {
+        let slots: Vec<(Name, Slot)> = self
+            .slots
+            .lock()
+            .await
+            .iter()
+            .map(|(name, slot)| (name.clone(), slot.clone()))
+            .collect();
+        let mut opened = Vec::new();
+        for (name, slot) in slots {
+            if let Some(one) = slot.lock().await.as_ref() {
+                opened.push((name, one.repository.clone()));
+            }
+        }
+        opened.sort_by(|one, other| one.0.cmp(&other.0));
+        opened
+    }
+
     /// Forgets an opened repository, so that the next use opens it anew.
     pub async fn close(&self, name: &Name) {
         self.slots.lock().await.remove(name);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use holdfast_crds::Source;
 use holdfast_engine::progress::Progress;
-use holdfast_engine::repository::{CheckReport, Copied, PruneReport, ReadData, Snapshot};
+use holdfast_engine::repository::{
+    CheckReport, Copied, PruneReport, ReadData, RepositoryError, Snapshot,
+};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +56,9 @@ pub struct Asked {
     pub object: Option<String>,
     /// The time it was scheduled for.
     pub scheduled_for: Option<Timestamp>,
+    /// What all attempts at this run have in common, where another process may have made one
+    /// before: what that has stored is taken over instead of being made again.
+    pub run: Option<String>,
 }
 
 impl<H: Host> Runner<H> {
@@ -90,18 +95,22 @@ impl<H: Host> Runner<H> {
             ]);
             let hooks = spec.hooks.clone().unwrap_or_default();
             let worked = async {
-                progress.set_phase("running the hooks before");
-                hooks::run_all(
-                    HookPhase::Before,
-                    &hooks.before,
-                    &environment,
-                    &self.cancel,
-                    &mut account.hooks,
-                )
-                .await?;
-                let snapshot = self
-                    .read_and_write(policy, spec, &destination, &asked, progress)
+                let made = self.made_before(policy, &destination, &asked).await?;
+                let snapshot = if let Some(made) = made {
+                    made
+                } else {
+                    progress.set_phase("running the hooks before");
+                    hooks::run_all(
+                        HookPhase::Before,
+                        &hooks.before,
+                        &environment,
+                        &self.cancel,
+                        &mut account.hooks,
+                    )
                     .await?;
+                    self.read_and_write(policy, spec, &destination, &asked, progress)
+                        .await?
+                };
                 account.figures = figures(&snapshot);
                 account.snapshot = Some(snapshot.id.clone());
                 progress.set_phase("running the hooks after");
@@ -148,6 +157,35 @@ impl<H: Host> Runner<H> {
         }
     }
 
+    /// What an attempt at the same run has stored whose process was killed before it could say so.
+    async fn made_before(
+        &self,
+        policy: &Name,
+        destination: &Name,
+        asked: &Asked,
+    ) -> Result<Option<Snapshot>, RunError> {
+        let Some(run) = &asked.run else {
+            return Ok(None);
+        };
+        let opened = self
+            .repositories
+            .open(self.host.as_ref(), destination)
+            .await;
+        let repository = match opened {
+            Err(RunError::Repository(RepositoryError::NotARepository { .. })) => return Ok(None),
+            opened => opened?,
+        };
+        let made = backup::made_before(&repository, policy, run).await?;
+        if let Some(snapshot) = &made {
+            tracing::info!(
+                %policy,
+                snapshot = snapshot.id,
+                "An earlier attempt at this run has stored its backup; it is not made again."
+            );
+        }
+        Ok(made)
+    }
+
     async fn read_and_write(
         &self,
         policy: &Name,
@@ -183,6 +221,7 @@ impl<H: Host> Runner<H> {
             policy: policy.clone(),
             tags,
             source,
+            run: asked.run.clone(),
         };
         backup::backup(&repository, &request, progress, &self.cancel).await
     }

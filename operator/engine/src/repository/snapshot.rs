@@ -17,8 +17,8 @@ pub const TAG: &str = "holdfast";
 /// The beginning of the tag that names the policy: `policy=<namespace>/<name>`.
 pub const POLICY_TAG: &str = "policy=";
 
-/// A snapshot in a repository.
-#[derive(Debug, Clone, PartialEq)]
+/// A snapshot in a repository. Written as JSON it tells one process what another has listed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Its id: 64 hex digits.
     pub id: String,
@@ -205,4 +205,8 @@ pub struct SnapshotFacts {
     pub cluster_time: Option<ClusterTime>,
     /// Bytes that a restore brings back.
     pub size: u64,
+    /// What all attempts at the run have in common that made it, where another attempt is made by
+    /// another process that must find what this one has stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }

@@ -185,17 +185,14 @@ impl<H: Host> Converger<H> {
         passed
     }
 
-    /// Does what follows a backup: copies, forgets, prunes.
+    /// Does what follows a backup: copies, forgets, prunes. Another backup that comes due meanwhile
+    /// is left to the next pass.
     pub async fn upkeep(&self, name: &Name) -> Passed {
         let mut passed = Passed::default();
         for _ in 0..MAX_ROUNDS {
             let now = Timestamp::now();
-            let plan = match policy::reconcile(&self.runner, name, self.patience, now).await {
-                Ok(mut plan) => {
-                    plan.actions
-                        .retain(|action| !matches!(action, Action::Backup { .. }));
-                    plan
-                }
+            let plan = match policy::upkeep(&self.runner, name, self.patience, now).await {
+                Ok(plan) => plan,
                 Err(error) => {
                     passed.failures.push(error.to_string());
                     return passed;

@@ -1,0 +1,87 @@
+//! What the operator makes of an outcome.
+
+use super::*;
+use crate::journal::FailureClass;
+
+fn context(kind: TaskKind) -> RunContext {
+    let at = "2026-03-01T10:15:00Z".parse().unwrap();
+    RunContext {
+        kind,
+        namespace: "default".to_owned(),
+        policy: Some("shop".to_owned()),
+        object: Some("before".to_owned()),
+        scheduled_for: Some(at),
+        fingerprint: Some("00ff".to_owned()),
+        holder: "pod".to_owned(),
+        started: at,
+        ended: at,
+    }
+}
+
+fn record(kind: RunKind) -> RunRecord {
+    let at = "2026-03-01T10:16:00Z".parse().unwrap();
+    RunRecord {
+        id: "1".to_owned(),
+        kind,
+        destination: Some("disk".to_owned()),
+        started: at,
+        ended: at,
+        outcome: Outcome::Succeeded,
+        error: None,
+        figures: Figures::default(),
+        snapshot: None,
+    }
+}
+
+#[test]
+fn runs_get_what_the_job_says() {
+    let outcome = WorkOutcome {
+        runs: vec![record(RunKind::Backup), record(RunKind::Copy)],
+        ..WorkOutcome::new(WorkResult::Succeeded, None)
+    };
+    let runs = outcome.runs(&context(TaskKind::Backup));
+    assert_eq!(runs.len(), 2);
+    assert_eq!(runs[0].object.as_deref(), Some("before"));
+    assert!(runs[0].scheduled_for.is_some());
+    // A copy was asked for by nobody.
+    assert_eq!((&runs[1].object, runs[1].scheduled_for), (&None, None));
+    assert_eq!(runs[1].fingerprint.as_deref(), Some("00ff"));
+}
+
+#[test]
+fn a_pod_without_words_is_a_run_that_was_interrupted() {
+    let runs = WorkOutcome::interrupted("OOMKilled").runs(&context(TaskKind::Backup));
+    let ending = runs[0].ending.as_ref().unwrap();
+    assert_eq!((runs.len(), runs[0].kind), (1, RunKind::Backup));
+    assert_eq!(ending.outcome, Outcome::Interrupted);
+    assert!(ending.error.as_ref().unwrap().message.contains("OOMKilled"));
+    assert!(
+        WorkOutcome::interrupted("x")
+            .runs(&context(TaskKind::Upkeep))
+            .is_empty()
+    );
+}
+
+#[test]
+fn the_class_decides_the_exit_code() {
+    let failed = |class| {
+        let error = RunError {
+            message: String::new(),
+            class,
+            reason: "X".to_owned(),
+        };
+        WorkOutcome::new(WorkResult::Failed, Some(error)).exit_code()
+    };
+    assert_eq!(failed(FailureClass::Transient), 1);
+    assert_eq!(failed(FailureClass::Waiting), 3);
+    assert_eq!(failed(FailureClass::Permanent), 3);
+    assert_eq!(failed(FailureClass::Damaged), 3);
+    assert_eq!(WorkOutcome::interrupted("x").exit_code(), 1);
+    assert_eq!(WorkOutcome::new(WorkResult::Succeeded, None).exit_code(), 0);
+}
+
+#[test]
+fn what_is_no_outcome_is_told() {
+    assert!(WorkOutcome::from_message("").is_err());
+    assert!(WorkOutcome::from_message("error: exec format").is_err());
+}
