@@ -29,6 +29,7 @@ pub mod holdfast;
 pub mod image;
 mod janitor;
 pub mod mongod;
+pub mod operator;
 pub mod ports;
 pub mod process;
 pub mod proxy;

@@ -117,6 +117,8 @@ pub enum Verb {
     Check(CheckArgs),
     /// List runs, failed ones too.
     History(HistoryArgs),
+    /// Reconcile a cluster.
+    Operator(super::operator::OperatorArgs),
     /// Do the work of one Job of a cluster; the operator starts it.
     #[command(hide = true)]
     Worker,

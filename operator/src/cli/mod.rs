@@ -12,6 +12,7 @@ mod export;
 mod failure;
 mod history;
 mod logging;
+pub mod operator;
 pub mod output;
 mod plan;
 mod print;
@@ -67,6 +68,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { verb, global } = cli;
     match verb {
         Verb::Run(arguments) => run::run(&global, arguments).await,
+        Verb::Operator(arguments) => operator::operator(arguments).await,
         Verb::Plan(arguments) => plan::plan(&global, arguments).await,
         Verb::Validate(arguments) => validate::validate(&arguments),
         Verb::Backup(arguments) => backup::backup(&global, arguments).await,

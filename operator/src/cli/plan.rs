@@ -15,7 +15,7 @@ use crate::reconcile::restore;
 pub(super) async fn plan(global: &GlobalArgs, arguments: PlanArgs) -> Result<(), Failure> {
     let mut session =
         Session::of_paths(global, &arguments.paths, holdfast_crds::DEFAULT_NAMESPACE)?;
-    session.runner.only_looks = true;
+    session.runner.view.only_looks = true;
     let now = Timestamp::now();
     let mut plans: Vec<Plan> = Vec::new();
     for name in session.declared.restores.keys() {

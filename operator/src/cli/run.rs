@@ -17,7 +17,7 @@ use crate::host::Name;
 use crate::host::files::converge::{Converger, Passed};
 use crate::host::files::daemon::Daemon;
 use crate::host::files::departed;
-use crate::host::files::observer::Observer;
+use crate::host::observer::Observer;
 use crate::journal::ObjectRecord;
 use crate::metrics::Metrics;
 use crate::reconcile::memory;
@@ -181,7 +181,7 @@ async fn objects(session: &Session) -> Vec<Value> {
     objects
 }
 
-async fn with_status(session: &Session, kind: &str, name: &Name, spec: Value) -> Value {
+async fn with_status(session: &Session, kind: &'static str, name: &Name, spec: Value) -> Value {
     let observed = memory::observe(&session.runner, kind, name, &spec, Timestamp::now()).await;
     let (generation, uid, created, status) = match observed {
         Ok(ObjectRecord {

@@ -7,10 +7,9 @@ use super::arguments::{FileArgs, GlobalArgs};
 use super::failure::Failure;
 use crate::host::files::FilesHost;
 use crate::host::files::load::{self, References};
-use crate::host::{Declared, Host, Name};
+use crate::host::{Declared, Host, Name, View};
 use crate::journal::Journal;
 use crate::run::locate::{self, Located, Wanted};
-use crate::run::repositories::Repositories;
 use crate::run::{RunError, Runner};
 
 /// The files, the secrets and the state of one call.
@@ -38,14 +37,17 @@ impl Session {
         namespace: &str,
     ) -> Result<Self, Failure> {
         let declared = load_declared(paths)?;
-        let host = Arc::new(FilesHost::new(declared, global.secrets_dir.clone()));
+        let journal = journal(global)?;
+        let host = Arc::new(FilesHost::new(
+            declared,
+            global.secrets_dir.clone(),
+            journal.clone(),
+        ));
         let declared = host.declared();
         let runner = Runner {
-            host: host.clone(),
-            repositories: Arc::new(Repositories::default()),
-            journal: journal(global)?,
+            view: View::new(host.clone()),
+            journal,
             cancel: cancelled_by_signals()?,
-            only_looks: false,
         };
         Ok(Self {
             host,

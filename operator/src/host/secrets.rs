@@ -35,6 +35,38 @@ pub enum SecretError {
         /// Its name.
         name: String,
     },
+    /// The source is of one box.
+    #[error("the secret source {what} is of one box; use secretKeyRef in a cluster")]
+    NotInCluster {
+        /// Which source.
+        what: &'static str,
+    },
+    /// There is no such Secret.
+    #[error("there is no Secret {name} in namespace {namespace}; create it")]
+    NoSecret {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The Secret has no such key.
+    #[error("Secret {name} in namespace {namespace} has no key {key}; add it")]
+    NoKey {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// The API server did not tell.
+    #[error("cannot read {place} from the API server: {cause}")]
+    Api {
+        /// What.
+        place: String,
+        /// What came back.
+        cause: String,
+    },
     /// The value is empty.
     #[error("the secret in {place} is empty; write its value there")]
     Empty {
@@ -51,12 +83,18 @@ pub enum SecretError {
 
 impl Classified for SecretError {
     fn class(&self) -> ErrorClass {
-        ErrorClass::Waiting
+        match self {
+            Self::Api { .. } => ErrorClass::Transient,
+            Self::NotInCluster { .. } => ErrorClass::Permanent,
+            _ => ErrorClass::Waiting,
+        }
     }
 
     fn reason(&self) -> &'static str {
         match self {
             Self::NotText { .. } | Self::Empty { .. } => "SecretInvalid",
+            Self::NotInCluster { .. } => "NotPossibleInCluster",
+            Self::Api { .. } => "SecretNotRead",
             _ => "SecretNotFound",
         }
     }
@@ -133,8 +171,15 @@ fn read_file(path: &Path) -> Result<SecretString, SecretError> {
             cause,
         })?,
     );
-    let place = path.display().to_string();
-    let value = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText {
+    text_of(&bytes, path.display().to_string())
+}
+
+/// The text of a value, without the line break that editors and `echo` leave at the end.
+///
+/// # Errors
+/// When it is empty or no text.
+pub fn text_of(bytes: &[u8], place: String) -> Result<SecretString, SecretError> {
+    let value = std::str::from_utf8(bytes).map_err(|_| SecretError::NotText {
         place: place.clone(),
     })?;
     text(value, place)

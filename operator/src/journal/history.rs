@@ -35,7 +35,9 @@ impl RunQuery {
         }
     }
 
-    fn wants(&self, run: &Run) -> bool {
+    /// Whether a run is among those asked for.
+    #[must_use]
+    pub fn wants(&self, run: &Run) -> bool {
         self.policy
             .as_ref()
             .is_none_or(|policy| run.policy_key().as_ref() == Some(policy))

@@ -60,7 +60,7 @@ pub struct LastBackup {
 
 impl Summary {
     /// Takes note of a start.
-    pub(super) fn start(&mut self, run: &Run) {
+    pub(crate) fn start(&mut self, run: &Run) {
         self.last_attempt.insert(run.kind, run.started);
         if run.kind == RunKind::Prune {
             // Until it ends well there is work left, even if nobody is there to say that it failed.
@@ -69,7 +69,7 @@ impl Summary {
     }
 
     /// Takes note of an end.
-    pub(super) fn end(&mut self, run: &Run) {
+    pub(crate) fn end(&mut self, run: &Run) {
         let Some(ending) = &run.ending else { return };
         let count = self
             .runs

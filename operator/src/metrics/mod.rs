@@ -33,7 +33,7 @@ pub struct Metrics {
 
 #[derive(Debug)]
 struct Shared {
-    journal: Journal,
+    source: Box<dyn Source>,
     facts: Mutex<Facts>,
     descriptions: Vec<Desc>,
 }
@@ -45,12 +45,40 @@ struct Facts {
     destinations: BTreeMap<ObjectName, DestinationFacts>,
 }
 
-/// What the journal holds at the moment of a scrape.
+/// What is known of runs at the moment of a scrape, by `namespace/name`.
 #[derive(Debug, Clone, Default)]
-struct History {
-    policies: BTreeMap<String, Summary>,
-    destinations: BTreeMap<String, Summary>,
-    running: BTreeMap<String, u64>,
+pub struct History {
+    /// What the runs of each policy come to.
+    pub policies: BTreeMap<String, Summary>,
+    /// What the runs at each destination come to.
+    pub destinations: BTreeMap<String, Summary>,
+    /// How many runs of each policy go on.
+    pub running: BTreeMap<String, u64>,
+}
+
+/// Where the figures of runs come from: on one box the journal, in a cluster the Jobs.
+pub trait Source: std::fmt::Debug + Send + Sync {
+    /// What is known now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn history(&self) -> Result<History, JournalError>;
+}
+
+impl Source for Journal {
+    fn history(&self) -> Result<History, JournalError> {
+        let mut running = BTreeMap::new();
+        for run in self.open_runs()? {
+            if let Some(policy) = run.policy_key() {
+                *running.entry(policy).or_insert(0) += 1;
+            }
+        }
+        Ok(History {
+            policies: self.policy_summaries()?.into_iter().collect(),
+            destinations: self.destination_summaries()?.into_iter().collect(),
+            running,
+        })
+    }
 }
 
 impl Metrics {
@@ -75,9 +103,28 @@ impl Metrics {
                     .insert((key.namespace, key.name), remembered);
             }
         }
+        Self::with(registry, Box::new(journal), facts)
+    }
+
+    /// Registers the metrics of runs that are told by `source`.
+    ///
+    /// # Errors
+    /// When the registry has metrics of these names already.
+    pub fn register_source(
+        registry: &Registry,
+        source: impl Source + 'static,
+    ) -> Result<Self, MetricsError> {
+        Self::with(registry, Box::new(source), Facts::default())
+    }
+
+    fn with(
+        registry: &Registry,
+        source: Box<dyn Source>,
+        facts: Facts,
+    ) -> Result<Self, MetricsError> {
         let metrics = Self {
             shared: Arc::new(Shared {
-                journal,
+                source,
                 facts: Mutex::new(facts),
                 descriptions: families::descriptions()?,
             }),
@@ -119,21 +166,6 @@ impl Metrics {
             .unwrap_or_else(PoisonError::into_inner);
         change(&mut facts);
     }
-
-    fn history(&self) -> Result<History, JournalError> {
-        let journal = &self.shared.journal;
-        let mut running = BTreeMap::new();
-        for run in journal.open_runs()? {
-            if let Some(policy) = run.policy_key() {
-                *running.entry(policy).or_insert(0) += 1;
-            }
-        }
-        Ok(History {
-            policies: journal.policy_summaries()?.into_iter().collect(),
-            destinations: journal.destination_summaries()?.into_iter().collect(),
-            running,
-        })
-    }
 }
 
 impl Collector for Metrics {
@@ -148,7 +180,7 @@ impl Collector for Metrics {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let history = self.history().map_err(|error| {
+        let history = self.shared.source.history().map_err(|error| {
             tracing::error!(%error, "The history of runs cannot be read for the metrics.");
         });
         render(&facts, history.as_ref().ok())

@@ -158,6 +158,15 @@ fn backup_action(desire: &PolicyDesire<'_>, first: &PolicyDestination, start: St
     }
 }
 
+/// What is told of a destination that is not declared, and of one that the policy may not use: the
+/// same, or one tenant would learn what another one has.
+#[must_use]
+pub fn no_destination(name: &str) -> String {
+    format!(
+        "there is no Destination {name} that this policy may use; declare it, correct its name in the policy, or list the policy's namespace in its allowedNamespaces"
+    )
+}
+
 /// Whether the destination may be written, and whether its repository must be made first. One that
 /// cannot be used at the moment is tried all the same: the attempt fails, is recorded, and repeated.
 pub(super) fn writable(
@@ -174,9 +183,7 @@ pub(super) fn writable(
         return Err(Action::refuse(
             ErrorClass::Waiting,
             "DestinationNotFound",
-            format!(
-                "there is no Destination {name}; declare it, or correct its name in the policy"
-            ),
+            no_destination(name),
         ));
     };
     writable_place(name, state, known.as_deref())

@@ -64,7 +64,13 @@ async fn one<H: Host>(
     action: &Action,
     progress: &Progress,
 ) -> Result<(), RunError> {
-    let at = |name: &str| Name::new(namespace, name);
+    let declared = runner.host.declared();
+    let at = |name: &str| {
+        subject.map_or_else(
+            || Name::new(namespace, name),
+            |policy| declared.destination_name(policy, name),
+        )
+    };
     let policy = |text: &str| Name::parse(text, namespace);
     match action {
         // The run that writes first makes it, and records it if that fails.

@@ -1,15 +1,13 @@
 //! Reconciles a Destination: whether its repository can be reached and opened, and what it holds.
 
-use holdfast_crds::{Destination, DestinationStatus};
-use holdfast_engine::class::Classified;
-use holdfast_engine::destination as storage;
-use holdfast_engine::repository::{Repository, RepositoryError};
+use holdfast_crds::DestinationStatus;
 use jiff::Timestamp;
 
-use crate::host::{Host, Name};
+use crate::host::{Host, Name, View};
 use crate::reconcile::conditions::{self, READY, Verdict};
-use crate::reconcile::{dereference, memory};
-use crate::run::{RunError, Runner};
+use crate::reconcile::look::{Depth, Looked};
+use crate::reconcile::memory;
+use crate::run::RunError;
 
 /// What was seen of a destination.
 #[derive(Debug, Clone, Default)]
@@ -30,37 +28,45 @@ pub struct Seen {
 /// When it is not declared any more, or the state database fails. A destination that cannot be used
 /// is no error here: it is in the status.
 pub async fn reconcile<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     now: Timestamp,
 ) -> Result<Seen, RunError> {
-    let declared = runner.host.declared();
+    let declared = view.host.declared();
     let object = declared
         .destinations
         .get(name)
         .ok_or_else(|| RunError::UnknownDestination(name.clone()))?;
-    let record = memory::observe(runner, "Destination", name, &object.spec, now).await?;
+    let record = memory::observe(view, "Destination", name, &object.spec, now).await?;
     let previous: DestinationStatus = memory::status(&record);
-    let looked = look(runner, name, object).await;
+    let looked = view
+        .host
+        .look(&view.repositories, name, Depth::Everything)
+        .await;
     let mut seen = Seen::default();
     let mut status = DestinationStatus {
         observed_generation: Some(record.generation),
         ..previous.clone()
     };
-    let verdict = match looked {
-        Ok(Some(found)) => {
+    let verdict = match looked.as_ref() {
+        Looked::Open {
+            repository_id,
+            snapshots,
+            stored_bytes,
+        } => {
+            let backups = snapshots.iter().filter(|one| !one.foreign).count();
             seen = Seen {
                 up: true,
-                backups: Some(found.backups),
-                stored_bytes: Some(found.stored_bytes),
+                backups: u64::try_from(backups).ok(),
+                stored_bytes: *stored_bytes,
                 problem: None,
             };
-            status.repository_id = Some(found.id);
-            status.backups = Some(found.backups);
-            status.stored_bytes = Some(found.stored_bytes);
+            status.repository_id = Some(repository_id.clone());
+            status.backups = seen.backups;
+            status.stored_bytes = stored_bytes.or(status.stored_bytes);
             Verdict::yes("Reachable", "The repository is open.")
         }
-        Ok(None) => {
+        Looked::Empty => {
             seen.up = true;
             seen.backups = Some(0);
             Verdict::yes(
@@ -68,9 +74,11 @@ pub async fn reconcile<H: Host>(
                 "The place can be reached; the first backup makes the repository.",
             )
         }
-        Err(error) => {
-            seen.problem = Some(error.to_string());
-            Verdict::no(error.reason(), error.to_string())
+        Looked::Unusable {
+            reason, message, ..
+        } => {
+            seen.problem = Some(message.clone());
+            Verdict::no(reason, message.clone())
         }
     };
     status.conditions = conditions::set(
@@ -80,51 +88,6 @@ pub async fn reconcile<H: Host>(
         Some(record.generation),
         now,
     );
-    memory::write_status(&runner.journal, "Destination", name, &record, &status).await?;
+    memory::write_status(view, "Destination", name, &record, &status).await?;
     Ok(seen)
-}
-
-struct Found {
-    id: String,
-    backups: u64,
-    stored_bytes: u64,
-}
-
-/// What the repository holds; `None` when there is none yet and one can be made.
-async fn look<H: Host>(
-    runner: &Runner<H>,
-    name: &Name,
-    object: &Destination,
-) -> Result<Option<Found>, RunError> {
-    let host = runner.host.as_ref();
-    match runner.repositories.open(host, name).await {
-        Ok(repository) => {
-            let listed = async {
-                let snapshots = repository.snapshots().await?;
-                let backups = snapshots
-                    .iter()
-                    .filter(|snapshot| !snapshot.foreign)
-                    .count();
-                Ok::<_, RunError>(Found {
-                    id: repository.id(),
-                    backups: u64::try_from(backups).unwrap_or(u64::MAX),
-                    stored_bytes: repository.stored_bytes().await?,
-                })
-            }
-            .await;
-            if listed.is_err() {
-                runner.repositories.close(name).await;
-            }
-            listed.map(Some)
-        }
-        Err(RunError::Repository(RepositoryError::NotARepository { .. })) => {
-            let config =
-                dereference::destination(host, &name.namespace, &name.name, &object.spec).await?;
-            let place = storage::connect(&config.storage).await?;
-            place.probe().await?;
-            Repository::vacant(&place).await?;
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }

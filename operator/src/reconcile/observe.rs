@@ -2,53 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_crds::{DestinationStatus, RestoreTarget};
-use holdfast_engine::class::Classified;
-use holdfast_engine::repository::RepositoryError;
+use holdfast_crds::{BackupPolicyStatus, DestinationStatus, RestoreStatus, RestoreTarget};
 use jiff::Timestamp;
 
-use crate::catalogue;
-use crate::host::{Declared, Host, Name};
+use crate::host::{Declared, Host, Name, View};
 use crate::journal::{Run, RunKind, RunQuery};
 use crate::plan::observed::{
     BackupRequest, DestinationObservation, DestinationState, PolicyHistory, PolicyObservation,
-    Snapshot,
 };
+use crate::reconcile::look::Depth;
 use crate::reconcile::memory;
-use crate::run::record::on_journal;
-use crate::run::{RunError, Runner};
+use crate::run::RunError;
 
 /// Observes a policy and its destinations.
 ///
 /// # Errors
 /// When the state database fails. A destination that cannot be used is part of the observation.
 pub async fn policy<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     now: Timestamp,
 ) -> Result<PolicyObservation, RunError> {
-    let declared = runner.host.declared();
+    let declared = view.host.declared();
     let object = declared
         .policies
         .get(name)
         .ok_or_else(|| RunError::UnknownPolicy(name.clone()))?;
-    let record = memory::observe(runner, "BackupPolicy", name, &object.spec, now).await?;
+    let record = memory::observe(view, "BackupPolicy", name, &object.spec, now).await?;
     let query = RunQuery {
         // Enough for every attempt that still counts.
         limit: Some(200),
         ..RunQuery::of_policy(&name.namespace, &name.name)
     };
-    let runs = on_journal(&runner.journal, move |journal| {
-        // A run whose process was killed is not in progress.
-        for run in journal.recover(now)? {
-            tracing::warn!(
-                run = run.id,
-                "A run's process was killed before it had ended."
-            );
-        }
-        journal.runs(&query)
-    })
-    .await?;
+    let runs = view.host.runs(query).await?;
     let PolicyHistory {
         last_scheduled,
         ever_ran,
@@ -58,44 +44,42 @@ pub async fn policy<H: Host>(
 
     let mut destinations = BTreeMap::new();
     for (destination, object) in declared.destinations_of(name) {
-        let observation =
-            observe_destination(runner, &destination, &object.spec, name, now).await?;
+        let observation = observe_destination(view, &destination, &object.spec, name, now).await?;
         destinations.insert(destination.name, observation);
     }
+    // Runs are cleaned up; for which time the last one started is remembered.
+    let remembered: BackupPolicyStatus = memory::status(&record);
+    let remembered = remembered.last_schedule_time.map(|time| time.0);
     Ok(PolicyObservation {
         first_seen: record.first_seen,
-        last_scheduled,
-        ever_ran,
+        last_scheduled: last_scheduled.max(remembered),
+        ever_ran: ever_ran || remembered.is_some(),
         destinations,
         running,
         attempts,
-        requests: requests(runner, &declared, name, &runs, now).await?,
-        restore_pending: pending_restore(runner, &declared, name, &runs, now).await?,
+        requests: requests(view, &declared, name, &runs, now).await?,
+        restore_pending: pending_restore(view, &declared, name, &runs, now).await?,
     })
 }
 
 async fn observe_destination<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     destination: &Name,
     spec: &holdfast_crds::DestinationSpec,
     policy: &Name,
     now: Timestamp,
 ) -> Result<DestinationObservation, RunError> {
-    let record = memory::observe(runner, "Destination", destination, spec, now).await?;
+    let record = memory::observe(view, "Destination", destination, spec, now).await?;
     let status: DestinationStatus = memory::status(&record);
-    let (namespace, name) = (destination.namespace.clone(), destination.name.clone());
-    let summary = on_journal(&runner.journal, move |journal| {
-        journal.destination_summary(&namespace, &name)
-    })
-    .await?;
-    let open = on_journal(&runner.journal, crate::journal::Journal::open_runs).await?;
+    let summary = view.host.destination_summary(destination).await?;
+    let open = view.host.open_runs().await?;
     let key = destination.to_string();
     let busy = open.iter().any(|run| {
         run.destination_key().as_deref() == Some(key.as_str())
             && (run.kind.changes_backups() || run.kind == RunKind::Prune)
     });
     Ok(DestinationObservation {
-        state: destination_state(runner, destination, policy).await,
+        state: destination_state(view, destination, policy).await,
         // A destination whose spec has changed may well lie elsewhere now.
         known_repository_id: status
             .repository_id
@@ -107,53 +91,19 @@ async fn observe_destination<H: Host>(
 
 /// What is known of a destination, as far as it concerns a policy.
 pub async fn destination_state<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     destination: &Name,
     policy: &Name,
 ) -> DestinationState {
-    let listed = async {
-        let repository = runner
-            .repositories
-            .open(runner.host.as_ref(), destination)
-            .await?;
-        let snapshots = repository.snapshots().await?;
-        Ok::<_, RunError>((repository.id(), snapshots))
-    };
-    match listed.await {
-        Ok((repository_id, snapshots)) => {
-            let policy = policy.to_string();
-            DestinationState::Open {
-                repository_id,
-                snapshots: snapshots
-                    .into_iter()
-                    .filter(|snapshot| snapshot.policy.as_deref() == Some(policy.as_str()))
-                    .map(|snapshot| Snapshot {
-                        tags: catalogue::user_tags(&snapshot),
-                        identity: snapshot.identity().to_owned(),
-                        time: snapshot.time,
-                        id: snapshot.id,
-                    })
-                    .collect(),
-            }
-        }
-        Err(RunError::Repository(RepositoryError::NotARepository { .. })) => {
-            DestinationState::Empty
-        }
-        Err(error) => {
-            // A connection that broke is not kept for the next pass.
-            runner.repositories.close(destination).await;
-            DestinationState::Unusable {
-                class: error.class(),
-                reason: error.reason().to_owned(),
-                message: error.to_string(),
-            }
-        }
-    }
+    view.host
+        .look(&view.repositories, destination, Depth::Snapshots)
+        .await
+        .state_for(policy)
 }
 
 /// The Backup objects of the policy that ask for a run and have not had one that ended well.
 async fn requests<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     declared: &Declared,
     policy: &Name,
     runs: &[Run],
@@ -164,7 +114,7 @@ async fn requests<H: Host>(
         if name.namespace != policy.namespace || backup.spec.policy != policy.name {
             continue;
         }
-        let record = memory::observe(runner, "Backup", name, &backup.spec, now).await?;
+        let record = memory::observe(view, "Backup", name, &backup.spec, now).await?;
         if done(runs, RunKind::Backup, &name.name, record.first_seen).is_none() {
             requests.push(BackupRequest {
                 name: name.name.clone(),
@@ -189,7 +139,7 @@ pub fn done<'a>(runs: &'a [Run], kind: RunKind, object: &str, since: Timestamp) 
 
 /// The first Restore into the policy's own source that is not done and still may be.
 async fn pending_restore<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     declared: &Declared,
     policy: &Name,
     runs: &[Run],
@@ -203,13 +153,15 @@ async fn pending_restore<H: Host>(
         if !into_source {
             continue;
         }
-        let record = memory::observe(runner, "Restore", name, &restore.spec, now).await?;
+        let record = memory::observe(view, "Restore", name, &restore.spec, now).await?;
         let tried = runs.iter().any(|run| {
             run.kind == RunKind::Restore
                 && run.object.as_deref() == Some(name.name.as_str())
                 && run.started >= record.first_seen
                 && run.ending.is_some()
         });
+        let status: RestoreStatus = memory::status(&record);
+        let tried = tried || status.completion_time.is_some();
         // One that failed waits for a person; backups must not wait with it.
         if !tried {
             return Ok(Some(name.name.clone()));

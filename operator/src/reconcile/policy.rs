@@ -5,15 +5,15 @@ use holdfast_crds::meta::Time;
 use holdfast_crds::{BackupPolicySpec, BackupPolicyStatus, Duration, LastBackup};
 use jiff::Timestamp;
 
-use crate::host::{Host, Name};
+use crate::host::{Host, Name, View};
 use crate::journal::{RunKind, Summary};
 use crate::plan::observed::{DestinationState, PolicyObservation, Snapshot, Task};
+use crate::plan::policy::no_destination;
 use crate::plan::schedule::Timetable;
 use crate::plan::{Plan, PolicyDesire, plan_policy, plan_upkeep};
 use crate::reconcile::conditions::{self, READY, Verdict};
 use crate::reconcile::{memory, observe};
-use crate::run::record::on_journal;
-use crate::run::{RunError, Runner, fingerprint};
+use crate::run::{RunError, fingerprint};
 
 /// How failed attempts are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,33 +29,33 @@ pub enum Patience {
 /// # Errors
 /// When it is not declared any more, or the state database fails.
 pub async fn plan<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     patience: Patience,
     now: Timestamp,
 ) -> Result<(Plan, PolicyObservation), RunError> {
-    planned(runner, name, patience, now, plan_policy).await
+    planned(view, name, patience, now, plan_policy).await
 }
 
 async fn planned<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     patience: Patience,
     now: Timestamp,
     planner: fn(&PolicyDesire<'_>, &PolicyObservation, Timestamp) -> Plan,
 ) -> Result<(Plan, PolicyObservation), RunError> {
-    let declared = runner.host.declared();
+    let declared = view.host.declared();
     let object = declared
         .policies
         .get(name)
         .ok_or_else(|| RunError::UnknownPolicy(name.clone()))?;
-    let mut observed = observe::policy(runner, name, now).await?;
+    let mut observed = observe::policy(view, name, now).await?;
     if let Patience::RetryWhatFailedBefore(moment) = patience {
         for attempts in observed.attempts.values_mut() {
             attempts.retry_if_before(moment);
         }
     }
-    let fingerprint = fingerprint::policy(runner.host.as_ref(), name, &object.spec);
+    let fingerprint = fingerprint::policy(view.host.as_ref(), name, &object.spec);
     let desire = PolicyDesire::new(&name.namespace, &name.name, &object.spec, &fingerprint)
         .map_err(|error| RunError::InvalidSpec {
             object: format!("BackupPolicy {name}"),
@@ -69,12 +69,12 @@ async fn planned<H: Host>(
 /// # Errors
 /// As [`plan`].
 pub async fn upkeep<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     patience: Patience,
     now: Timestamp,
 ) -> Result<Plan, RunError> {
-    let (plan, _) = planned(runner, name, patience, now, plan_upkeep).await?;
+    let (plan, _) = planned(view, name, patience, now, plan_upkeep).await?;
     Ok(plan)
 }
 
@@ -83,22 +83,64 @@ pub async fn upkeep<H: Host>(
 /// # Errors
 /// As [`plan`].
 pub async fn reconcile<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     patience: Patience,
     now: Timestamp,
 ) -> Result<Plan, RunError> {
-    let (plan, observed) = plan(runner, name, patience, now).await?;
-    let declared = runner.host.declared();
-    let Some(object) = declared.policies.get(name) else {
-        return Ok(plan);
+    let (plan, _) = reconcile_observed(view, name, patience, now).await?;
+    Ok(plan)
+}
+
+/// Says that a policy cannot be brought about as it is declared.
+///
+/// # Errors
+/// When it is not declared any more, or the memory fails.
+pub async fn refuse<H: Host>(
+    view: &View<H>,
+    name: &Name,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Result<(), RunError> {
+    let declared = view.host.declared();
+    let object = declared
+        .policies
+        .get(name)
+        .ok_or_else(|| RunError::UnknownPolicy(name.clone()))?;
+    let record = memory::observe(view, "BackupPolicy", name, &object.spec, now).await?;
+    let previous: BackupPolicyStatus = memory::status(&record);
+    let status = BackupPolicyStatus {
+        conditions: conditions::set(
+            &previous.conditions,
+            READY,
+            verdict,
+            Some(record.generation),
+            now,
+        ),
+        observed_generation: Some(record.generation),
+        ..previous
     };
-    let record = memory::observe(runner, "BackupPolicy", name, &object.spec, now).await?;
-    let (namespace, policy) = (name.namespace.clone(), name.name.clone());
-    let summary = on_journal(&runner.journal, move |journal| {
-        journal.policy_summary(&namespace, &policy)
-    })
-    .await?;
+    memory::write_status(view, "BackupPolicy", name, &record, &status).await?;
+    Ok(())
+}
+
+/// Plans a policy, writes its status, and hands on what the plan was made of.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn reconcile_observed<H: Host>(
+    view: &View<H>,
+    name: &Name,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<(Plan, PolicyObservation), RunError> {
+    let (plan, observed) = plan(view, name, patience, now).await?;
+    let declared = view.host.declared();
+    let Some(object) = declared.policies.get(name) else {
+        return Ok((plan, observed));
+    };
+    let record = memory::observe(view, "BackupPolicy", name, &object.spec, now).await?;
+    let summary = view.host.policy_summary(name).await?;
     let previous: BackupPolicyStatus = memory::status(&record);
     let status = BackupPolicyStatus {
         conditions: conditions::set(
@@ -109,18 +151,26 @@ pub async fn reconcile<H: Host>(
             now,
         ),
         observed_generation: Some(record.generation),
-        last_schedule_time: previous.last_schedule_time,
+        last_schedule_time: observed.last_scheduled.map(Time),
         active_job: previous.active_job,
         last_handled_request: previous.last_handled_request,
         ..figures(name, &object.spec, &observed, &summary, now)
     };
-    memory::write_status(&runner.journal, "BackupPolicy", name, &record, &status).await?;
-    Ok(plan)
+    memory::write_status(view, "BackupPolicy", name, &record, &status).await?;
+    Ok((plan, observed))
 }
 
 fn verdict(spec: &BackupPolicySpec, plan: &Plan, observed: &PolicyObservation) -> Verdict {
     if let Some((reason, message)) = plan.refusal() {
         return Verdict::no(reason, message);
+    }
+    // Whether it is due or not: nothing could be written there.
+    let absent = spec
+        .destinations
+        .iter()
+        .find(|one| !observed.destinations.contains_key(&one.name));
+    if let Some(absent) = absent {
+        return Verdict::no("DestinationNotFound", no_destination(&absent.name));
     }
     let failed = [Task::Backup]
         .iter()

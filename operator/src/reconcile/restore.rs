@@ -4,16 +4,15 @@ use holdfast_crds::meta::Time;
 use holdfast_crds::{RestoreProgress, RestoreStatus};
 use jiff::Timestamp;
 
-use crate::host::{Host, Name};
+use crate::host::{Host, Name, View};
 use crate::journal::{ObjectRecord, Run, RunKind, RunQuery};
 use crate::plan::observed::{Attempts, Running};
 use crate::plan::{Action, Plan, RestoreDesire, RestoreObservation, plan_restore};
 use crate::reconcile::conditions::{self, SUCCEEDED, Verdict};
 use crate::reconcile::policy::Patience;
 use crate::reconcile::{memory, observe};
-use crate::run::record::on_journal;
 use crate::run::restore::RestoreOutcome;
-use crate::run::{RunError, Runner, fingerprint};
+use crate::run::{RunError, fingerprint};
 
 /// A Restore's plan, and what it was made of.
 #[derive(Debug)]
@@ -29,21 +28,21 @@ pub struct Planned {
 /// # Errors
 /// When it is not declared any more, or the state database fails.
 pub async fn plan<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     patience: Patience,
     now: Timestamp,
 ) -> Result<Planned, RunError> {
-    let declared = runner.host.declared();
+    let declared = view.host.declared();
     let object = declared
         .restores
         .get(name)
         .ok_or_else(|| RunError::UnknownRestore(name.clone()))?;
-    let record = memory::observe(runner, "Restore", name, &object.spec, now).await?;
+    let record = memory::observe(view, "Restore", name, &object.spec, now).await?;
     let policy_name = Name::new(&name.namespace, &object.spec.from.policy);
     let policy = declared.policies.get(&policy_name);
     let fingerprint = policy
-        .map(|policy| fingerprint::policy(runner.host.as_ref(), &policy_name, &policy.spec))
+        .map(|policy| fingerprint::policy(view.host.as_ref(), &policy_name, &policy.spec))
         .unwrap_or_default();
     let desire = RestoreDesire {
         namespace: &name.namespace,
@@ -52,7 +51,7 @@ pub async fn plan<H: Host>(
         policy: policy.map(|policy| &policy.spec),
         fingerprint: &fingerprint,
     };
-    let observed = observed(runner, name, &policy_name, &record, patience).await?;
+    let observed = observed(view, name, &policy_name, &record, patience).await?;
     let plan = plan_restore(&desire, &observed, now);
     Ok(Planned {
         plan,
@@ -66,32 +65,32 @@ pub async fn plan<H: Host>(
 /// # Errors
 /// As [`plan`].
 pub async fn reconcile<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     patience: Patience,
     now: Timestamp,
 ) -> Result<Plan, RunError> {
-    let Planned { plan, record, done } = plan(runner, name, patience, now).await?;
+    let Planned { plan, record, done } = plan(view, name, patience, now).await?;
     if !done {
-        report_waiting(runner, name, &record, &plan, now).await?;
+        report_waiting(view, name, &record, &plan, now).await?;
     }
     Ok(plan)
 }
 
 async fn observed<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     policy: &Name,
     record: &ObjectRecord,
     patience: Patience,
 ) -> Result<RestoreObservation, RunError> {
-    let declared = runner.host.declared();
+    let declared = view.host.declared();
     let status: RestoreStatus = memory::status(record);
     let done = status
         .conditions
         .iter()
         .any(|condition| condition.type_ == SUCCEEDED && condition.status == "True");
-    let own = own_runs(runner, name, record).await?;
+    let own = own_runs(view, name, record).await?;
     let succeeded = own.iter().any(Run::succeeded);
     let running = own
         .iter()
@@ -117,12 +116,16 @@ async fn observed<H: Host>(
                     .map(|(name, _)| name)
                     .collect()
             },
-            |destination| vec![Name::new(&name.namespace, destination)],
+            |destination| {
+                let meant = declared.destination_name(policy, destination);
+                let usable = declared.destination_for(&name.namespace, &meant);
+                usable.map(|_| meant).into_iter().collect()
+            },
         );
     let mut destinations = Vec::new();
     if !done && !succeeded {
         for destination in wanted {
-            let state = observe::destination_state(runner, &destination, policy).await;
+            let state = observe::destination_state(view, &destination, policy).await;
             destinations.push((destination.name, state));
         }
     }
@@ -136,7 +139,7 @@ async fn observed<H: Host>(
 
 /// The runs of this Restore since it was first seen, the newest first.
 async fn own_runs<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     record: &ObjectRecord,
 ) -> Result<Vec<Run>, RunError> {
@@ -144,7 +147,7 @@ async fn own_runs<H: Host>(
         kind: Some(RunKind::Restore),
         ..RunQuery::default()
     };
-    let mut runs = on_journal(&runner.journal, move |journal| journal.runs(&query)).await?;
+    let mut runs = view.host.runs(query).await?;
     runs.retain(|run| {
         run.namespace == name.namespace
             && run.object.as_deref() == Some(name.name.as_str())
@@ -154,7 +157,7 @@ async fn own_runs<H: Host>(
 }
 
 async fn report_waiting<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     record: &ObjectRecord,
     plan: &Plan,
@@ -168,9 +171,19 @@ async fn report_waiting<H: Host>(
         Action::Restore { .. } => Some(Verdict::unknown("Running", "The restore is under way.")),
         _ => None,
     });
-    let Some(verdict) = verdict else {
-        return Ok(());
-    };
+    match verdict {
+        Some(verdict) => write_verdict(view, name, record, verdict, now).await,
+        None => Ok(()),
+    }
+}
+
+async fn write_verdict<H: Host>(
+    view: &View<H>,
+    name: &Name,
+    record: &ObjectRecord,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Result<(), RunError> {
     let previous: RestoreStatus = memory::status(record);
     let status = RestoreStatus {
         conditions: conditions::set(
@@ -183,48 +196,36 @@ async fn report_waiting<H: Host>(
         observed_generation: Some(record.generation),
         ..previous
     };
-    memory::write_status(&runner.journal, "Restore", name, record, &status).await?;
+    memory::write_status(view, "Restore", name, record, &status).await?;
     Ok(())
 }
 
-/// Writes what came of carrying a Restore out.
+/// What came of carrying a Restore out.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The backup that was chosen.
+    pub backup: Option<String>,
+    /// The destination that was read.
+    pub destination: Option<String>,
+    /// When it began.
+    pub start: Timestamp,
+    /// When it ended.
+    pub end: Timestamp,
+    /// What was restored, or why not.
+    pub outcome: Result<&'a RestoreOutcome, &'a crate::journal::RunError>,
+}
+
+/// Writes what came of carrying out a Restore's plan.
 ///
 /// # Errors
-/// When the state database fails.
+/// When the memory fails.
 pub async fn report<H: Host>(
-    runner: &Runner<H>,
+    view: &View<H>,
     name: &Name,
     plan: &Plan,
     start: Timestamp,
     outcome: Result<&RestoreOutcome, &RunError>,
 ) -> Result<(), RunError> {
-    let declared = runner.host.declared();
-    let Some(object) = declared.restores.get(name) else {
-        return Ok(());
-    };
-    let now = Timestamp::now();
-    let record = memory::observe(runner, "Restore", name, &object.spec, now).await?;
-    let previous: RestoreStatus = memory::status(&record);
-    let (verdict, outcome) = match outcome {
-        Ok(outcome) if object.spec.dry_run => (
-            Verdict::yes(
-                "DryRun",
-                "Nothing was changed; status.plan says what would be.",
-            ),
-            outcome.clone(),
-        ),
-        Ok(outcome) => (
-            Verdict::yes("Completed", "The backup is restored."),
-            outcome.clone(),
-        ),
-        Err(error) => {
-            use holdfast_engine::class::Classified;
-            (
-                Verdict::no(error.reason(), error.to_string()),
-                RestoreOutcome::default(),
-            )
-        }
-    };
     let (backup, destination) = plan
         .actions
         .iter()
@@ -237,6 +238,55 @@ pub async fn report<H: Host>(
             _ => None,
         })
         .unzip();
+    let failure = outcome.err().map(crate::journal::RunError::from);
+    let report = Report {
+        backup,
+        destination,
+        start,
+        end: Timestamp::now(),
+        outcome: match (outcome, &failure) {
+            (Ok(outcome), _) => Ok(outcome),
+            (Err(_), Some(failure)) => Err(failure),
+            // Unreachable: a failure is kept for each error.
+            (Err(_), None) => return Ok(()),
+        },
+    };
+    report_outcome(view, name, report).await
+}
+
+/// Writes what came of a Restore.
+///
+/// # Errors
+/// When the memory fails.
+pub async fn report_outcome<H: Host>(
+    view: &View<H>,
+    name: &Name,
+    report: Report<'_>,
+) -> Result<(), RunError> {
+    let declared = view.host.declared();
+    let Some(object) = declared.restores.get(name) else {
+        return Ok(());
+    };
+    let now = report.end;
+    let record = memory::observe(view, "Restore", name, &object.spec, now).await?;
+    let previous: RestoreStatus = memory::status(&record);
+    let (verdict, outcome) = match report.outcome {
+        Ok(outcome) if object.spec.dry_run => (
+            Verdict::yes(
+                "DryRun",
+                "Nothing was changed; status.plan says what would be.",
+            ),
+            outcome.clone(),
+        ),
+        Ok(outcome) => (
+            Verdict::yes("Completed", "The backup is restored."),
+            outcome.clone(),
+        ),
+        Err(error) => (
+            Verdict::no(&error.reason, error.message.clone()),
+            RestoreOutcome::default(),
+        ),
+    };
     let succeeded = verdict.status == Some(true);
     let status = RestoreStatus {
         conditions: conditions::set(
@@ -247,10 +297,10 @@ pub async fn report<H: Host>(
             now,
         ),
         observed_generation: Some(record.generation),
-        backup,
-        destination,
-        start_time: Some(Time(start)),
-        completion_time: Some(Time(now)),
+        backup: report.backup,
+        destination: report.destination,
+        start_time: Some(Time(report.start)),
+        completion_time: Some(Time(report.end)),
         progress: (succeeded && !object.spec.dry_run).then_some(RestoreProgress {
             done_bytes: outcome.bytes,
             total_bytes: outcome.bytes,
@@ -261,6 +311,25 @@ pub async fn report<H: Host>(
         plan: outcome.plan,
         last_handled_request: previous.last_handled_request,
     };
-    memory::write_status(&runner.journal, "Restore", name, &record, &status).await?;
+    memory::write_status(view, "Restore", name, &record, &status).await?;
     Ok(())
+}
+
+/// Says that a Restore cannot be carried out as it is declared.
+///
+/// # Errors
+/// When the memory fails.
+pub async fn refuse<H: Host>(
+    view: &View<H>,
+    name: &Name,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Result<(), RunError> {
+    let declared = view.host.declared();
+    let object = declared
+        .restores
+        .get(name)
+        .ok_or_else(|| RunError::UnknownRestore(name.clone()))?;
+    let record = memory::observe(view, "Restore", name, &object.spec, now).await?;
+    write_verdict(view, name, &record, verdict, now).await
 }

@@ -29,6 +29,28 @@ pub enum RunError {
     /// A Restore went away before it was begun.
     #[error("no Restore {0} is declared any more; nothing was restored")]
     UnknownRestore(Name),
+    /// An object went away while it was looked at.
+    #[error("{kind} {name} is not there any more; nothing was done")]
+    Gone {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: Name,
+    },
+    /// The API server did not do what was asked of it.
+    #[error("cannot {action} {kind} {name}: {message}")]
+    Api {
+        /// What was attempted.
+        action: &'static str,
+        /// The kind of the object.
+        kind: String,
+        /// Its name.
+        name: Name,
+        /// What came back.
+        message: String,
+        /// Whether it may go well another time.
+        class: ErrorClass,
+    },
     /// There is nothing to restore, copy or export.
     #[error("{policy} has no backup at {destinations} yet; `holdfast backup {policy}` makes one")]
     NoBackup {
@@ -133,6 +155,28 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// What the API server answered to a request about an object.
+    pub fn api(
+        action: &'static str,
+        kind: impl Into<String>,
+        name: &Name,
+        error: &kube::Error,
+    ) -> Self {
+        let class = match error {
+            // Forbidden: somebody may grant it. Invalid: another version of the program.
+            kube::Error::Api(status) if matches!(status.code, 401 | 403) => ErrorClass::Waiting,
+            kube::Error::Api(status) if matches!(status.code, 400 | 422) => ErrorClass::Permanent,
+            _ => ErrorClass::Transient,
+        };
+        Self::Api {
+            action,
+            kind: kind.into(),
+            name: name.clone(),
+            message: error.to_string(),
+            class,
+        }
+    }
+
     /// Keeps a source's own words, class and reason.
     pub fn source(error: &impl Classified) -> Self {
         Self::Source {
@@ -149,7 +193,9 @@ impl Classified for RunError {
             Self::UnknownDestination(_)
             | Self::UnknownPolicy(_)
             | Self::UnknownRestore(_)
+            | Self::Gone { .. }
             | Self::NoBackup { .. } => ErrorClass::Waiting,
+            Self::Api { class, .. } => *class,
             Self::InvalidSpec { .. }
             | Self::UnknownBackup { .. }
             | Self::AmbiguousBackup { .. }
@@ -172,6 +218,8 @@ impl Classified for RunError {
             Self::UnknownPolicy(_) => "PolicyNotFound",
             Self::InvalidSpec { .. } => "InvalidSpec",
             Self::UnknownRestore(_) => "RestoreNotFound",
+            Self::Gone { .. } => "Gone",
+            Self::Api { .. } => "ApiServerRefused",
             Self::NoBackup { .. } => "NoBackup",
             Self::UnknownBackup { .. } => "UnknownBackup",
             Self::AmbiguousBackup { .. } => "AmbiguousBackup",

@@ -37,7 +37,9 @@ fn add(value: &impl Serialize, hasher: &mut DefaultHasher) {
         .hash(hasher);
 }
 
-fn secrets(spec: &holdfast_crds::DestinationSpec) -> Vec<&SecretSource> {
+/// The secrets that a destination names.
+#[must_use]
+pub fn secrets(spec: &holdfast_crds::DestinationSpec) -> Vec<&SecretSource> {
     let mut secrets = vec![&spec.encryption.password];
     match &spec.storage {
         Storage::Local(_) => {}

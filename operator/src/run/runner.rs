@@ -10,39 +10,40 @@ use holdfast_engine::repository::{
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::{Host, Name};
+use crate::host::{Host, Name, View};
 use crate::journal::{Figures, Journal, NewRun, RunKind};
 use crate::reconcile::dereference;
 use crate::run::backup::{BackupRequest, DereferencedSource};
 use crate::run::hooks::{self, HookEnvironment, HookPhase};
 use crate::run::locate::Located;
 use crate::run::record::{Account, Open, begin, caught};
-use crate::run::repositories::Repositories;
 use crate::run::{RunError, backup, check, copy, fingerprint, retain};
 
 /// Does one thing at a time, as a run of the journal. Clones share what is opened.
 #[derive(Debug)]
 pub struct Runner<H> {
-    /// What is declared, and the secrets.
-    pub host: Arc<H>,
-    /// Opened repositories.
-    pub repositories: Arc<Repositories>,
+    /// What is declared, the secrets, and opened repositories.
+    pub view: View<H>,
     /// The history.
     pub journal: Journal,
     /// Stops every run.
     pub cancel: CancellationToken,
-    /// Whether it only looks: what it sees for the first time is not remembered.
-    pub only_looks: bool,
+}
+
+impl<H> std::ops::Deref for Runner<H> {
+    type Target = View<H>;
+
+    fn deref(&self) -> &View<H> {
+        &self.view
+    }
 }
 
 impl<H> Clone for Runner<H> {
     fn clone(&self) -> Self {
         Self {
-            host: self.host.clone(),
-            repositories: self.repositories.clone(),
+            view: self.view.clone(),
             journal: self.journal.clone(),
             cancel: self.cancel.clone(),
-            only_looks: self.only_looks,
         }
     }
 }
@@ -428,7 +429,7 @@ fn first_destination(
 ) -> Result<Name, RunError> {
     spec.destinations
         .first()
-        .map(|first| Name::new(&policy.namespace, &first.name))
+        .map(|first| Name::new(first.namespace_for(&policy.namespace), &first.name))
         // The schema requires one.
         .ok_or_else(|| RunError::UnknownDestination(Name::new(&policy.namespace, "")))
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::session::cancelled_by_signals;
+use crate::host::View;
 use crate::host::files::FilesHost;
 use crate::host::kubernetes::job::{
     EXIT_DONE, TERMINATION_LOG, TERMINATION_LOG_VARIABLE, WORK_VARIABLE, Work, WorkError,
@@ -22,7 +23,6 @@ use crate::host::kubernetes::job::{
 };
 use crate::journal::{Journal, JournalError};
 use crate::run::Runner;
-use crate::run::repositories::Repositories;
 use pass::Pass;
 
 /// Does the work that the environment tells of.
@@ -144,11 +144,13 @@ impl Scratch {
     ) -> Result<Runner<FilesHost>, JournalError> {
         let (journal, _) = Journal::open(self.path(), jiff::Timestamp::now())?;
         Ok(Runner {
-            host: Arc::new(FilesHost::new(work.declared(), None)),
-            repositories: Arc::new(Repositories::default()),
+            view: View::new(Arc::new(FilesHost::new(
+                work.declared(),
+                None,
+                journal.clone(),
+            ))),
             journal,
             cancel,
-            only_looks: false,
         })
     }
 }

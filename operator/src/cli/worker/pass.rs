@@ -104,8 +104,7 @@ impl Pass<'_> {
                 observed_generation: Some(record.generation),
                 ..holdfast_crds::DestinationStatus::default()
             };
-            memory::write_status(&self.runner.journal, "Destination", &name, &record, &status)
-                .await?;
+            memory::write_status(&self.runner, "Destination", &name, &record, &status).await?;
         }
         Ok(())
     }

@@ -9,12 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 
 use crate::host::{Host, Name};
-use crate::journal::Journal;
 use crate::plan::{Action, Plan};
 use crate::reconcile::carry_out::{self, CarriedOut};
 use crate::reconcile::policy::Patience;
 use crate::reconcile::{backup, policy, restore};
-use crate::run::record::on_journal;
 use crate::run::{RunError, Runner};
 
 /// How many plans in a row may hold work before a pass is ended: each one leads closer, and one
@@ -112,9 +110,7 @@ impl<H: Host> Converger<H> {
     /// When to look again at a policy of which another process has a run in progress: nobody tells
     /// when that ends.
     async fn while_another_runs(&self, name: &Name) -> Option<Timestamp> {
-        let open = on_journal(&self.runner.journal, Journal::open_runs)
-            .await
-            .ok()?;
+        let open = self.runner.host.open_runs().await.ok()?;
         let key = name.to_string();
         open.iter()
             .any(|run| run.policy_key().as_deref() == Some(key.as_str()))

@@ -17,8 +17,8 @@ use crate::host::files::FilesHost;
 use crate::host::files::converge::{Converger, Passed};
 use crate::host::files::departed;
 use crate::host::files::load::{self, References};
-use crate::host::files::observer::Observer;
 use crate::host::files::watch::Watch;
+use crate::host::observer::Observer;
 use crate::host::{Declared, Host, Name};
 
 /// How long an object that nothing happens to is left alone: what changes in a destination without

@@ -11,18 +11,16 @@ use std::sync::Arc;
 
 use holdfast_crds::meta::ObjectMeta;
 use holdfast_crds::{BackupSpec, BackupStatus, DeletionPolicy, Destination, DestinationSpec};
-use holdfast_engine::class::Classified;
 use holdfast_engine::progress::Progress;
-use holdfast_engine::repository::RepositoryError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::catalogue;
 use crate::host::files::FilesHost;
 use crate::host::{Declared, Host, Name};
 use crate::journal::{ObjectKey, ObjectRecord};
 use crate::plan::deletion::{Deleted, DeletionSite, plan_deletion};
-use crate::plan::observed::{DestinationState, Snapshot};
+use crate::plan::observed::DestinationState;
+use crate::reconcile::look::Depth;
 use crate::reconcile::{carry_out, memory};
 use crate::run::record::on_journal;
 use crate::run::{RunError, Runner};
@@ -243,33 +241,11 @@ async fn forget(runner: &Runner<FilesHost>, key: &ObjectKey) -> Result<(), RunEr
 
 /// Everything of ours in a destination, of whatever policy.
 async fn state(runner: &Runner<FilesHost>, name: &Name) -> DestinationState {
-    let listed = async {
-        let repository = runner.repositories.open(runner.host.as_ref(), name).await?;
-        Ok::<_, RunError>((repository.id(), repository.snapshots().await?))
-    };
-    match listed.await {
-        Ok((repository_id, snapshots)) => DestinationState::Open {
-            repository_id,
-            snapshots: snapshots
-                .into_iter()
-                .filter(|snapshot| !snapshot.foreign)
-                .map(|snapshot| Snapshot {
-                    tags: catalogue::user_tags(&snapshot),
-                    identity: snapshot.identity().to_owned(),
-                    time: snapshot.time,
-                    id: snapshot.id,
-                })
-                .collect(),
-        },
-        Err(RunError::Repository(RepositoryError::NotARepository { .. })) => {
-            DestinationState::Empty
-        }
-        Err(error) => DestinationState::Unusable {
-            class: error.class(),
-            reason: error.reason().to_owned(),
-            message: error.to_string(),
-        },
-    }
+    runner
+        .host
+        .look(&runner.repositories, name, Depth::Snapshots)
+        .await
+        .state_of_all()
 }
 
 /// The paths as they were given, made absolute: a working directory may change.

@@ -4,7 +4,6 @@ pub mod converge;
 pub mod daemon;
 pub mod departed;
 pub mod load;
-pub mod observer;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -12,25 +11,33 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use holdfast_crds::{Destination, SecretSource};
+use jiff::Timestamp;
 use secrecy::SecretString;
+use serde_json::Value;
 
 use crate::host::secrets::{SecretError, Secrets};
 use crate::host::{Declared, Host, Name};
+use crate::journal::{Journal, ObjectRecord, Run, RunQuery, Summary};
+use crate::reconcile::memory;
+use crate::run::RunError;
+use crate::run::record::on_journal;
 
 /// The host of one box.
 #[derive(Debug)]
 pub struct FilesHost {
     declared: RwLock<Arc<Declared>>,
     secrets: Secrets,
+    journal: Journal,
 }
 
 impl FilesHost {
-    /// A host that declares `declared` and finds secrets below `secrets_dir`.
+    /// A host that declares `declared`, finds secrets below `secrets_dir`, and remembers in `journal`.
     #[must_use]
-    pub fn new(declared: Declared, secrets_dir: Option<PathBuf>) -> Self {
+    pub fn new(declared: Declared, secrets_dir: Option<PathBuf>, journal: Journal) -> Self {
         Self {
             declared: RwLock::new(Arc::new(declared)),
             secrets: Secrets::new(secrets_dir),
+            journal,
         }
     }
 
@@ -78,5 +85,92 @@ impl Host for FilesHost {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    async fn observe_object(
+        &self,
+        kind: &'static str,
+        name: &Name,
+        spec: Value,
+        now: Timestamp,
+        remember: bool,
+    ) -> Result<ObjectRecord, RunError> {
+        let key = memory::key(kind, name);
+        on_journal(&self.journal, move |journal| {
+            if remember {
+                return journal.observe_object(&key, &spec, now);
+            }
+            let known = journal
+                .object(&key)?
+                .filter(|record| record.deleted.is_none());
+            Ok(match known {
+                Some(record) if record.spec == spec => record,
+                Some(record) => ObjectRecord {
+                    generation: record.generation.saturating_add(1),
+                    spec,
+                    spec_seen: now,
+                    ..record
+                },
+                None => ObjectRecord {
+                    uid: String::new(),
+                    first_seen: now,
+                    generation: 1,
+                    spec,
+                    spec_seen: now,
+                    status: Value::Null,
+                    deleted: None,
+                },
+            })
+        })
+        .await
+    }
+
+    async fn write_status(
+        &self,
+        kind: &'static str,
+        name: &Name,
+        record: &ObjectRecord,
+        status: Value,
+    ) -> Result<bool, RunError> {
+        let key = memory::key(kind, name);
+        let uid = record.uid.clone();
+        on_journal(&self.journal, move |journal| {
+            journal.set_object_status(&key, &uid, &status)
+        })
+        .await
+    }
+
+    async fn runs(&self, query: RunQuery) -> Result<Vec<Run>, RunError> {
+        on_journal(&self.journal, move |journal| {
+            // A run whose process was killed is not in progress.
+            for run in journal.recover(Timestamp::now())? {
+                tracing::warn!(
+                    run = run.id,
+                    "A run's process was killed before it had ended."
+                );
+            }
+            journal.runs(&query)
+        })
+        .await
+    }
+
+    async fn open_runs(&self) -> Result<Vec<Run>, RunError> {
+        on_journal(&self.journal, Journal::open_runs).await
+    }
+
+    async fn policy_summary(&self, policy: &Name) -> Result<Summary, RunError> {
+        let Name { namespace, name } = policy.clone();
+        on_journal(&self.journal, move |journal| {
+            journal.policy_summary(&namespace, &name)
+        })
+        .await
+    }
+
+    async fn destination_summary(&self, destination: &Name) -> Result<Summary, RunError> {
+        let Name { namespace, name } = destination.clone();
+        on_journal(&self.journal, move |journal| {
+            journal.destination_summary(&namespace, &name)
+        })
+        .await
     }
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use crate::host::{Declared, Host, Name};
+use crate::host::{Declared, Host, Name, View};
 use crate::metrics::{DestinationFacts, Metrics, PolicyFacts};
 use crate::reconcile::{destination, memory, policy};
-use crate::run::Runner;
 use crate::web::Readiness;
 
 /// Tells the metrics and the probes what the reconcilers saw. Clones tell the same.
@@ -21,8 +20,8 @@ pub struct Observer {
 
 impl Observer {
     /// Looks at a destination, writes its status and tells.
-    pub async fn destination<H: Host>(&self, runner: &Runner<H>, name: &Name) -> bool {
-        match destination::reconcile(runner, name, Timestamp::now()).await {
+    pub async fn destination<H: Host>(&self, view: &View<H>, name: &Name) -> bool {
+        match destination::reconcile(view, name, Timestamp::now()).await {
             Ok(seen) => {
                 if let Some(problem) = &seen.problem {
                     tracing::warn!(destination = %name, problem, "A destination cannot be used.");
@@ -47,13 +46,13 @@ impl Observer {
     }
 
     /// Tells how a policy stands, from its status.
-    pub async fn policy<H: Host>(&self, runner: &Runner<H>, name: &Name) {
-        let declared = runner.host.declared();
+    pub async fn policy<H: Host>(&self, view: &View<H>, name: &Name) {
+        let declared = view.host.declared();
         let Some(object) = declared.policies.get(name) else {
             return;
         };
         let now = Timestamp::now();
-        let observed = memory::observe(runner, "BackupPolicy", name, &object.spec, now).await;
+        let observed = memory::observe(view, "BackupPolicy", name, &object.spec, now).await;
         let Ok(record) = observed else { return };
         let status: holdfast_crds::BackupPolicyStatus = memory::status(&record);
         self.metrics.set_policy(

@@ -1,0 +1,37 @@
+//! A controller a kind: what of an object's pass is of the cluster. The rest is the reconcilers'.
+
+pub mod backup;
+pub mod destination;
+pub mod policy;
+pub mod restore;
+
+mod deletion;
+
+use jiff::Timestamp;
+use kube::Resource;
+
+use super::host::KubernetesHost;
+use super::operator::Operator;
+use crate::host::Name;
+use crate::reconcile::policy::Patience;
+
+/// Takes a forced pass in hand, if one is asked for, and says how failures are looked at then.
+fn patience(
+    operator: &Operator,
+    kind: &'static str,
+    name: &Name,
+    object: &impl Resource,
+    last_handled: Option<&String>,
+    now: Timestamp,
+) -> (Patience, bool) {
+    let request = KubernetesHost::request_of(object, last_handled);
+    let forced = request.is_some();
+    operator.host.take_in_hand(kind, name, request);
+    let patience = if forced {
+        tracing::info!(kind, %name, "A pass was asked for.");
+        Patience::RetryWhatFailedBefore(now)
+    } else {
+        Patience::Backoff
+    };
+    (patience, forced)
+}

@@ -1,0 +1,149 @@
+//! A pass over a Restore: one Job, once.
+
+use holdfast_crds::Restore;
+use holdfast_engine::class::{Classified, ErrorClass};
+use jiff::Timestamp;
+use kube::Resource;
+
+use super::super::job::WorkResult;
+use super::super::operator::{Controlled, Next, Operator, PassError};
+use super::super::record::JobRecord;
+use super::super::{admit, harvest, start};
+use crate::host::Name;
+use crate::plan::Action;
+use crate::reconcile::conditions::Verdict;
+use crate::reconcile::policy::Patience;
+use crate::reconcile::restore::{self, Report};
+use crate::run::restore::RestoreOutcome;
+
+impl Controlled for Restore {
+    const KIND: &'static str = "Restore";
+
+    async fn pass(operator: &Operator, name: &Name) -> Result<Next, PassError> {
+        let host = &operator.host;
+        let Some(object) = host.restores.get(name) else {
+            return Ok(Next::Never);
+        };
+        if object.meta().deletion_timestamp.is_some() {
+            return Ok(Next::Never);
+        }
+        let now = Timestamp::now();
+        let last_handled = object
+            .status
+            .as_ref()
+            .and_then(|status| status.last_handled_request.as_ref());
+        let (patience, forced) = super::patience(
+            operator,
+            Self::KIND,
+            name,
+            object.as_ref(),
+            last_handled,
+            now,
+        );
+        let (over, succeeded) = how_it_ended(&object);
+        // One that succeeded is never done twice; one that failed only when somebody asks for it.
+        if succeeded || (over && !forced) {
+            return Ok(Next::Never);
+        }
+        for job in host.history.owned_by::<Self>(name) {
+            if job.is_to_be_read() {
+                harvest::harvest(operator, &job).await?;
+            }
+        }
+        let jobs = host.history.owned_by::<Self>(name);
+        if jobs.iter().any(|job| job.is_open()) {
+            return Ok(Next::Change);
+        }
+        if let Some(job) = jobs.last().filter(|_| !forced) {
+            report(operator, name, job).await?;
+            return Ok(Next::Never);
+        }
+        if let Some(refusal) = admit::restore(&object.spec) {
+            let verdict = Verdict::no(refusal.reason, refusal.message);
+            restore::refuse(&operator.view, name, verdict, now).await?;
+            return Ok(Next::Change);
+        }
+        let patience = match patience {
+            Patience::Backoff => Patience::Backoff,
+            forced => forced,
+        };
+        let plan = restore::reconcile(&operator.view, name, patience, now).await?;
+        let chosen = plan.actions.iter().find_map(|action| match action {
+            Action::Restore {
+                destination,
+                snapshot,
+                ..
+            } => Some((destination.clone(), snapshot.id.clone())),
+            _ => None,
+        });
+        let Some((destination, snapshot)) = chosen else {
+            // What it waits for wakes it; a destination that cannot be used may tell nobody.
+            return Ok(match plan.refusal() {
+                Some(("DestinationNotReady", _)) => Next::Pause,
+                _ => Next::at(plan.next()),
+            });
+        };
+        match start::restore_job(operator, name, &object, &destination, &snapshot).await {
+            Ok(()) => Ok(Next::Change),
+            Err(error) if error.class() == ErrorClass::Permanent => {
+                let verdict = Verdict::no(error.reason(), error.to_string());
+                restore::refuse(&operator.view, name, verdict, now).await?;
+                Ok(Next::Change)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Whether it has ended, and whether well.
+fn how_it_ended(object: &Restore) -> (bool, bool) {
+    let Some(status) = &object.status else {
+        return (false, false);
+    };
+    let says = |word: &str| {
+        status.conditions.iter().any(|condition| {
+            condition.type_ == crate::reconcile::conditions::SUCCEEDED && condition.status == word
+        })
+    };
+    let succeeded = says("True");
+    (
+        succeeded || (says("False") && status.completion_time.is_some()),
+        succeeded,
+    )
+}
+
+async fn report(operator: &Operator, name: &Name, job: &JobRecord) -> Result<(), PassError> {
+    let Some(kept) = &job.kept else {
+        return Ok(());
+    };
+    let figures = kept.outcome.restore.clone().unwrap_or_default();
+    let outcome = RestoreOutcome {
+        plan: figures.plan,
+        bytes: figures.bytes,
+        documents: figures.documents,
+        files: figures.files,
+        verified: figures.verified,
+        told: String::new(),
+    };
+    let unknown = crate::journal::RunError {
+        message: "the pod ended badly and left no reason; look at its log".to_owned(),
+        class: crate::journal::FailureClass::Transient,
+        reason: "PodFailed".to_owned(),
+    };
+    let failure = match kept.outcome.result {
+        WorkResult::Succeeded => None,
+        WorkResult::Failed | WorkResult::Interrupted => {
+            Some(kept.outcome.error.clone().unwrap_or(unknown))
+        }
+    };
+    let destination = job.purpose.destinations.keys().next().cloned();
+    let report = Report {
+        backup: job.purpose.snapshot.clone(),
+        destination,
+        start: kept.started,
+        end: kept.ended,
+        outcome: failure.as_ref().map_or(Ok(&outcome), Err),
+    };
+    restore::report_outcome(&operator.view, name, report).await?;
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! What the API server holds of one kind, as it was last told: several watches (one per namespace)
+//! and the answers to our own writes feed one store.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use kube::Resource;
+use kube::ResourceExt;
+use kube::runtime::reflector::store::{Store, Writer};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::Event;
+use std::sync::Arc;
+
+use crate::host::Name;
+
+/// What a watch told of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change<K> {
+    /// It is new, or its specification, its annotations or its deletion are.
+    Declared(Arc<K>),
+    /// Only its status or what surrounds it.
+    Status(Arc<K>),
+    /// It is gone.
+    Gone(Arc<K>),
+}
+
+/// The objects of one kind.
+#[derive(Debug)]
+pub struct Objects<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    writer: Mutex<Writer<K>>,
+    reader: Store<K>,
+}
+
+/// Which objects one watch has told of: what is not in its next list is gone.
+#[derive(Debug)]
+pub struct Seen<K: Resource<DynamicType = ()>> {
+    known: HashSet<ObjectRef<K>>,
+    listed: HashSet<ObjectRef<K>>,
+}
+
+impl<K: Resource<DynamicType = ()>> Default for Seen<K> {
+    fn default() -> Self {
+        Self {
+            known: HashSet::new(),
+            listed: HashSet::new(),
+        }
+    }
+}
+
+impl<K> Default for Objects<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    fn default() -> Self {
+        let (reader, writer) = reflector::store();
+        Self {
+            writer: Mutex::new(writer),
+            reader,
+        }
+    }
+}
+
+impl<K> Objects<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    /// For kube's runtime.
+    pub fn store(&self) -> Store<K> {
+        self.reader.clone()
+    }
+
+    /// One object.
+    pub fn get(&self, name: &Name) -> Option<Arc<K>> {
+        self.reader.get(&reference(name))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.reader.state()
+    }
+
+    /// Lets the readers begin: every watch has told all that there is.
+    pub fn complete(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // A store is ready after its first list; ours come piece by piece, and are listed again here.
+        let all = self.reader.state();
+        writer.apply_watcher_event(&Event::Init);
+        for object in all {
+            writer.apply_watcher_event(&Event::InitApply(object.as_ref().clone()));
+        }
+        writer.apply_watcher_event(&Event::InitDone);
+    }
+
+    /// Takes over what one watch says, and tells what it changed.
+    pub fn take(&self, event: Event<K>, seen: &mut Seen<K>) -> Vec<Change<K>> {
+        match event {
+            Event::Init => {
+                seen.listed.clear();
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                seen.listed.insert(ObjectRef::from(&object));
+                self.put(object).into_iter().collect()
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut seen.listed);
+                let before = std::mem::replace(&mut seen.known, listed);
+                before
+                    .iter()
+                    .filter(|reference| !seen.known.contains(reference))
+                    .filter_map(|reference| self.reader.get(reference))
+                    .map(|object| self.remove(object))
+                    .collect()
+            }
+            Event::Apply(object) => {
+                seen.known.insert(ObjectRef::from(&object));
+                self.put(object).into_iter().collect()
+            }
+            Event::Delete(object) => {
+                let reference = ObjectRef::from(&object);
+                seen.known.remove(&reference);
+                self.reader
+                    .get(&reference)
+                    .filter(|known| known.uid() == object.uid())
+                    .map(|known| self.remove(known))
+                    .into_iter()
+                    .collect()
+            }
+        }
+    }
+
+    /// Takes over one object, unless a newer version of it is known: our own writes are known before
+    /// the watch tells of them.
+    pub fn put(&self, mut object: K) -> Option<Change<K>> {
+        // Who set which field takes more room than the fields.
+        object.meta_mut().managed_fields = None;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.reader.get(&ObjectRef::from(&object));
+        if let Some(known) = &known
+            && known.uid() == object.uid()
+            && is_older(object.meta().resource_version.as_deref(), known.as_ref())
+        {
+            return None;
+        }
+        let declared = known
+            .as_ref()
+            .is_none_or(|known| !same_declaration(known.as_ref(), &object));
+        let reference = ObjectRef::from(&object);
+        writer.apply_watcher_event(&Event::Apply(object));
+        let object = self.reader.get(&reference)?;
+        Some(if declared {
+            Change::Declared(object)
+        } else {
+            Change::Status(object)
+        })
+    }
+
+    /// Takes note that an object is gone.
+    pub fn remove(&self, object: Arc<K>) -> Change<K> {
+        self.writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .apply_watcher_event(&Event::Delete(object.as_ref().clone()));
+        Change::Gone(object)
+    }
+}
+
+/// A reference to an object by its name.
+pub fn reference<K: Resource<DynamicType = ()>>(name: &Name) -> ObjectRef<K> {
+    ObjectRef::new(&name.name).within(&name.namespace)
+}
+
+/// The name of an object that the API server told of.
+pub fn name_of<K: Resource<DynamicType = ()>>(object: &K) -> Name {
+    Name::of(object)
+}
+
+/// Whether a version is not newer than a known one. Versions are numbers that grow, wherever the
+/// API server says so (Kubernetes promises it since 1.35, and it was so before); others are taken
+/// as they come.
+fn is_older<K: Resource>(version: Option<&str>, known: &K) -> bool {
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+    match (
+        number(version),
+        number(known.meta().resource_version.as_deref()),
+    ) {
+        (Some(version), Some(known)) => version <= known,
+        _ => false,
+    }
+}
+
+fn same_declaration<K: Resource>(one: &K, other: &K) -> bool {
+    let (one, other) = (one.meta(), other.meta());
+    one.uid == other.uid
+        && one.generation == other.generation
+        && one.deletion_timestamp == other.deletion_timestamp
+        && one.annotations == other.annotations
+        && one.labels == other.labels
+        && one.finalizers == other.finalizers
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_crds::Backup;
+    use serde_json::json;
+
+    use super::*;
+
+    fn backup(name: &str, version: &str, generation: i64) -> Backup {
+        serde_json::from_value(json!({
+            "apiVersion": "holdfast.dev/v1alpha1",
+            "kind": "Backup",
+            "metadata": {
+                "namespace": "default", "name": name, "uid": name,
+                "resourceVersion": version, "generation": generation,
+            },
+            "spec": {"policy": "shop"},
+        }))
+        .unwrap()
+    }
+
+    fn names(objects: &Objects<Backup>) -> Vec<String> {
+        let mut names: Vec<String> = objects.all().iter().map(|one| one.name_any()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_older_version_does_not_undo_our_own_write() {
+        let objects = Objects::<Backup>::default();
+        let mut seen = Seen::default();
+        assert!(objects.put(backup("a", "7", 2)).is_some());
+        assert!(
+            objects
+                .take(Event::Apply(backup("a", "5", 1)), &mut seen)
+                .is_empty()
+        );
+        let known = objects.get(&Name::new("default", "a")).unwrap();
+        assert_eq!(known.metadata.generation, Some(2));
+        let changes = objects.take(Event::Apply(backup("a", "8", 2)), &mut seen);
+        assert!(matches!(changes[..], [Change::Status(_)]));
+        let changes = objects.take(Event::Apply(backup("a", "9", 3)), &mut seen);
+        assert!(matches!(changes[..], [Change::Declared(_)]));
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_is_gone_and_what_other_watches_told_stays() {
+        let objects = Objects::<Backup>::default();
+        let (mut one, mut other) = (Seen::default(), Seen::default());
+        for event in [
+            Event::Init,
+            Event::InitApply(backup("a", "1", 1)),
+            Event::InitApply(backup("b", "2", 1)),
+            Event::InitDone,
+        ] {
+            objects.take(event, &mut one);
+        }
+        objects.take(Event::Apply(backup("c", "3", 1)), &mut other);
+        objects.complete();
+        assert_eq!(names(&objects), ["a", "b", "c"]);
+        objects.take(Event::Init, &mut one);
+        objects.take(Event::InitApply(backup("b", "2", 1)), &mut one);
+        assert_eq!(names(&objects), ["a", "b", "c"]);
+        let gone = objects.take(Event::InitDone, &mut one);
+        assert!(matches!(gone[..], [Change::Gone(_)]));
+        assert_eq!(names(&objects), ["b", "c"]);
+        assert_eq!(
+            objects
+                .take(Event::Delete(backup("c", "9", 1)), &mut other)
+                .len(),
+            1
+        );
+        assert_eq!(names(&objects), ["b"]);
+    }
+}

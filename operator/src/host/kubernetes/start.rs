@@ -1,0 +1,458 @@
+//! Starts Jobs: what a plan asks for becomes one, and is known to this process before the API
+//! server's watch tells of it.
+
+use std::collections::BTreeMap;
+
+use holdfast_crds::{BackupPolicy, BackupPolicySpec, Destination, DestinationSpec, Restore};
+use holdfast_engine::class::{Classified, ErrorClass};
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::PostParams;
+use kube::{Api, Resource, ResourceExt};
+use secrecy::ExposeSecret;
+
+use super::job::{
+    self, BackupTask, BuildError, DeleteTask, JobOrder, OrderDestination, RestoreTask, RunSecret,
+    Task, asked_job_name, run_key, scheduled_job_name, work_job_name,
+};
+use super::operator::Operator;
+use super::record::{JobRecord, PURPOSE_ANNOTATION, Purpose};
+use crate::host::{Host, Name};
+use crate::plan::observed::PolicyObservation;
+use crate::plan::{Action, BackupReason, Plan};
+use crate::run::{RunError, fingerprint};
+
+/// Why no Job was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The API server refused it for what it is.
+    #[error(
+        "the API server refused the Job {name}: {cause}; correct spec.job, or what admits Jobs"
+    )]
+    Refused {
+        /// Its name.
+        name: Name,
+        /// What came back.
+        cause: String,
+    },
+    /// A secret of another namespace could not be read or copied.
+    #[error("the keys of a destination of another namespace cannot be copied: {0}")]
+    Copy(String),
+    /// The API server could not be asked, or something is not declared any more.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl Classified for StartError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Build(error) => error.class(),
+            Self::Refused { .. } => ErrorClass::Permanent,
+            Self::Copy(_) => ErrorClass::Waiting,
+            Self::Run(error) => error.class(),
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Build(error) => error.reason(),
+            Self::Refused { .. } => "JobRefused",
+            Self::Copy(_) => "SecretNotCopied",
+            Self::Run(error) => error.reason(),
+        }
+    }
+}
+
+impl From<StartError> for super::operator::PassError {
+    fn from(error: StartError) -> Self {
+        Self::new(&error)
+    }
+}
+
+/// One Job to be started.
+struct Start<'a> {
+    name: String,
+    namespace: &'a str,
+    owner: OwnerReference,
+    run: String,
+    policy: Option<(&'a str, &'a BackupPolicySpec)>,
+    sites: Vec<Site>,
+    task: Task,
+    purpose: Purpose,
+}
+
+/// A destination of a Job: its name in the policy, and what is declared.
+struct Site {
+    alias: String,
+    name: Name,
+    spec: DestinationSpec,
+    known_repository_id: Option<String>,
+    prune_pending: bool,
+}
+
+/// Starts the Job of a policy's plan: a backup and what follows it, or only that.
+///
+/// # Errors
+/// When it cannot be built, or the API server does not take it.
+pub async fn policy_job(
+    operator: &Operator,
+    name: &Name,
+    policy: &BackupPolicy,
+    plan: &Plan,
+    observed: &PolicyObservation,
+) -> Result<(), StartError> {
+    let host = &operator.host;
+    let fingerprint = fingerprint::policy(host.as_ref(), name, &policy.spec);
+    let sites = sites_of_policy(operator, name, observed);
+    let mut purpose = Purpose {
+        policy: Some(name.name.clone()),
+        object: None,
+        scheduled_for: None,
+        fingerprint: Some(fingerprint),
+        destinations: destinations(&sites),
+        snapshot: None,
+    };
+    let jobs = host.history.of_policy(name);
+    let backup = plan.actions.iter().find_map(|action| match action {
+        Action::Backup {
+            reason,
+            scheduled_for,
+            tags,
+            ..
+        } => Some((reason, *scheduled_for, tags.clone())),
+        _ => None,
+    });
+    let attempts = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let (job, run, owner, task) = match backup {
+        Some((BackupReason::Requested { backup }, _, tags)) => {
+            let asking = Name::new(&name.namespace, backup);
+            let Some(object) = host.backups.get(&asking) else {
+                return Ok(());
+            };
+            let uid = object.uid().unwrap_or_default();
+            let before = jobs
+                .iter()
+                .filter(|job| job.purpose.object.as_deref() == Some(backup));
+            purpose.object = Some(backup.clone());
+            (
+                asked_job_name(backup, &uid, attempts(before.count())),
+                run_key(name, &uid),
+                owner(object.as_ref()),
+                Task::Backup(BackupTask {
+                    object: Some(backup.clone()),
+                    tags,
+                    scheduled_for: None,
+                }),
+            )
+        }
+        Some((_, Some(scheduled_for), tags)) => {
+            let before = jobs
+                .iter()
+                .filter(|job| job.purpose.scheduled_for == Some(scheduled_for));
+            purpose.scheduled_for = Some(scheduled_for);
+            (
+                scheduled_job_name(&name.name, scheduled_for, attempts(before.count())),
+                run_key(name, &scheduled_for.to_string()),
+                owner(policy),
+                Task::Backup(BackupTask {
+                    object: None,
+                    tags,
+                    scheduled_for: Some(scheduled_for),
+                }),
+            )
+        }
+        _ => {
+            let now = Timestamp::now().to_string();
+            (
+                work_job_name(&name.name, "upkeep", &now),
+                run_key(name, &now),
+                owner(policy),
+                Task::Upkeep {},
+            )
+        }
+    };
+    let start = Start {
+        name: job,
+        namespace: &name.namespace,
+        owner,
+        run,
+        policy: Some((&name.name, &policy.spec)),
+        sites,
+        task,
+        purpose,
+    };
+    create(operator, start).await
+}
+
+/// Starts the Job of a Restore.
+///
+/// # Errors
+/// As [`policy_job`].
+pub async fn restore_job(
+    operator: &Operator,
+    name: &Name,
+    restore: &Restore,
+    destination: &str,
+    snapshot: &str,
+) -> Result<(), StartError> {
+    let host = &operator.host;
+    let declared = host.declared();
+    let policy_name = Name::new(&name.namespace, &restore.spec.from.policy);
+    let policy = declared.policies.get(&policy_name);
+    let site = declared.destination_name(&policy_name, destination);
+    let sites: Vec<Site> = site_of(operator, destination, &site, false)
+        .into_iter()
+        .collect();
+    if sites.is_empty() {
+        return Err(RunError::UnknownDestination(site).into());
+    }
+    let uid = restore.uid().unwrap_or_default();
+    let before = host.history.owned_by::<Restore>(name).len();
+    let start = Start {
+        name: asked_job_name(&name.name, &uid, u32::try_from(before).unwrap_or(u32::MAX)),
+        namespace: &name.namespace,
+        owner: owner(restore),
+        run: run_key(&policy_name, &uid),
+        policy: policy.map(|policy| (policy_name.name.as_str(), &policy.spec)),
+        purpose: Purpose {
+            // A restore into another target stands in no backup's way.
+            policy: None,
+            object: Some(name.name.clone()),
+            scheduled_for: None,
+            fingerprint: None,
+            destinations: destinations(&sites),
+            snapshot: Some(snapshot.to_owned()),
+        },
+        sites,
+        task: Task::Restore(RestoreTask {
+            name: name.name.clone(),
+            spec: restore.spec.clone(),
+            destination: destination.to_owned(),
+            snapshot: snapshot.to_owned(),
+        }),
+    };
+    create(operator, start).await
+}
+
+/// Starts a Job that looks into a destination that only pods can reach; one at a time.
+///
+/// # Errors
+/// As [`policy_job`].
+pub async fn look_job(
+    operator: &Operator,
+    name: &Name,
+    destination: &Destination,
+) -> Result<(), StartError> {
+    let jobs = operator.host.history.owned_by::<Destination>(name);
+    if jobs.iter().any(|job| job.is_open()) {
+        return Ok(());
+    }
+    let now = Timestamp::now().to_string();
+    let sites: Vec<Site> = site_of(operator, &name.name, name, false)
+        .into_iter()
+        .collect();
+    let start = Start {
+        name: work_job_name(&name.name, "look", &now),
+        namespace: &name.namespace,
+        owner: owner(destination),
+        run: run_key(name, &now),
+        policy: None,
+        purpose: Purpose {
+            policy: None,
+            object: None,
+            scheduled_for: None,
+            fingerprint: None,
+            destinations: destinations(&sites),
+            snapshot: None,
+        },
+        sites,
+        task: Task::Look {},
+    };
+    create(operator, start).await
+}
+
+/// Starts a Job that deletes what an object promised to take with it.
+///
+/// # Errors
+/// As [`policy_job`].
+pub async fn delete_job<K: Resource<DynamicType = ()>>(
+    operator: &Operator,
+    name: &Name,
+    object: &K,
+    task: DeleteTask,
+    sites: &BTreeMap<String, Name>,
+    salt: &str,
+) -> Result<(), StartError> {
+    let sites: Vec<Site> = sites
+        .iter()
+        .filter(|(alias, _)| task.snapshots.contains_key(*alias))
+        .filter_map(|(alias, site)| site_of(operator, alias, site, false))
+        .collect();
+    let start = Start {
+        name: work_job_name(&name.name, "delete", salt),
+        namespace: &name.namespace,
+        owner: owner(object),
+        run: run_key(name, salt),
+        policy: None,
+        purpose: Purpose {
+            policy: None,
+            object: Some(name.name.clone()),
+            scheduled_for: None,
+            fingerprint: None,
+            destinations: destinations(&sites),
+            snapshot: None,
+        },
+        sites,
+        task: Task::Delete(task),
+    };
+    create(operator, start).await
+}
+
+fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference {
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        controller: Some(true),
+        // A policy that is deleted does not wait for its Jobs.
+        block_owner_deletion: Some(false),
+    }
+}
+
+fn destinations(sites: &[Site]) -> BTreeMap<String, String> {
+    sites
+        .iter()
+        .map(|site| (site.alias.clone(), site.name.to_string()))
+        .collect()
+}
+
+fn sites_of_policy(operator: &Operator, policy: &Name, observed: &PolicyObservation) -> Vec<Site> {
+    operator
+        .host
+        .declared()
+        .destinations_of(policy)
+        .into_iter()
+        .filter_map(|(name, _)| {
+            let pending = observed
+                .destinations
+                .get(&name.name)
+                .is_some_and(|one| one.prune_pending);
+            site_of(operator, &name.name, &name, pending)
+        })
+        .collect()
+}
+
+fn site_of(operator: &Operator, alias: &str, name: &Name, prune_pending: bool) -> Option<Site> {
+    let object = operator.host.destinations.get(name)?;
+    let known_repository_id = object
+        .status
+        .as_ref()
+        .filter(|status| status.observed_generation == object.metadata.generation)
+        .and_then(|status| status.repository_id.clone());
+    Some(Site {
+        alias: alias.to_owned(),
+        name: name.clone(),
+        spec: object.spec.clone(),
+        known_repository_id,
+        prune_pending,
+    })
+}
+
+async fn create(operator: &Operator, start: Start<'_>) -> Result<(), StartError> {
+    let order = JobOrder {
+        name: &start.name,
+        namespace: start.namespace,
+        owner: start.owner.clone(),
+        run: start.run.clone(),
+        policy: start.policy,
+        destinations: start
+            .sites
+            .iter()
+            .map(|site| OrderDestination {
+                name: &site.alias,
+                spec: &site.spec,
+                foreign_namespace: (site.name.namespace != start.namespace)
+                    .then_some(site.name.namespace.as_str()),
+                known_repository_id: site.known_repository_id.clone(),
+                prune_pending: site.prune_pending,
+            })
+            .collect(),
+        task: start.task.clone(),
+        fingerprint: start.purpose.fingerprint.as_deref(),
+        settings: &operator.jobs,
+    };
+    let built = job::build(&order)?;
+    let mut wanted = built.job;
+    let purpose = serde_json::to_string(&start.purpose)
+        .map_err(|error| RunError::Panicked(error.to_string()))?;
+    wanted
+        .annotations_mut()
+        .insert(PURPOSE_ANNOTATION.to_owned(), purpose);
+    let name = Name::new(start.namespace, &start.name);
+    let jobs: Api<Job> = Api::namespaced(operator.host.client.clone(), start.namespace);
+    let created = match jobs.create(&PostParams::default(), &wanted).await {
+        Ok(job) => {
+            tracing::info!(job = %name, kind = start.task.kind().as_str(), policy = start.purpose.policy, "A Job was started.");
+            job
+        }
+        // It was created before: by a pass whose answer was lost, or by the leader before this one.
+        Err(kube::Error::Api(answer)) if answer.code == 409 => jobs
+            .get(&name.name)
+            .await
+            .map_err(|error| RunError::api("read", "Job", &name, &error))?,
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 403 | 422) => {
+            return Err(StartError::Refused {
+                name,
+                cause: answer.message.clone(),
+            });
+        }
+        Err(error) => return Err(RunError::api("create", "Job", &name, &error).into()),
+    };
+    if let Some(record) = JobRecord::of(&created) {
+        operator.host.history.put(record);
+    }
+    if let Some(secret) = &built.secret {
+        copy(operator, &created, secret).await?;
+    }
+    Ok(())
+}
+
+/// Copies the keys of destinations of other namespaces to where the pod can mount them.
+async fn copy(operator: &Operator, job: &Job, secret: &RunSecret) -> Result<(), StartError> {
+    let client = &operator.host.client;
+    let mut values = BTreeMap::new();
+    for entry in &secret.entries {
+        let (namespace, name, key) = &entry.from;
+        let source = holdfast_crds::SecretSource::SecretKeyRef(holdfast_crds::SecretKeySelector {
+            name: name.clone(),
+            key: key.clone(),
+        });
+        let value = operator
+            .host
+            .secret(namespace, &source)
+            .await
+            .map_err(|error| StartError::Copy(error.to_string()))?;
+        values.insert(
+            entry.key.clone(),
+            ByteString(value.expose_secret().as_bytes().to_vec()),
+        );
+    }
+    let manifest = secret.manifest(job, values);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &secret.namespace);
+    match secrets.create(&PostParams::default(), &manifest).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(()),
+        Err(kube::Error::Api(answer)) if answer.code == 403 => Err(StartError::Copy(format!(
+            "{}; allow it by the chart's value sharedDestinations",
+            answer.message
+        ))),
+        Err(error) => Err(StartError::Copy(error.to_string())),
+    }
+}
