@@ -20,6 +20,7 @@ pub use declared::{Declared, Name};
 use secrets::SecretError;
 
 use crate::journal::{ObjectRecord, Run, RunQuery, Summary};
+use crate::reconcile::hosting::Surroundings;
 use crate::reconcile::look::{self, Depth, Looked};
 use crate::run::RunError;
 use crate::run::repositories::Repositories;
@@ -40,6 +41,9 @@ pub trait Host: Send + Sync + 'static {
     /// Something that changes when the secret does, and tells nothing of its value: what a
     /// `resourceVersion` is in a cluster. `None` when it is not there.
     fn secret_version(&self, namespace: &str, source: &SecretSource) -> Option<String>;
+
+    /// Where this is: what of a spec can be had here.
+    fn surroundings(&self) -> Surroundings;
 
     /// Everything that is declared now.
     fn declared(&self) -> Arc<Declared>;

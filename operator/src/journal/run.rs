@@ -227,12 +227,14 @@ impl HookOutput {
 pub struct NewRun {
     /// What it does.
     pub kind: RunKind,
-    /// The namespace of policy, destination and object.
+    /// The namespace of policy and object, and of the destination unless that says another.
     pub namespace: String,
     /// The policy, when it is for one.
     pub policy: Option<String>,
     /// The destination that it writes to or reads from, when there is one.
     pub destination: Option<String>,
+    /// The namespace of that destination.
+    pub destination_namespace: Option<String>,
     /// The Backup or Restore object that asked for it.
     pub object: Option<String>,
     /// When it was to start, when a schedule started it.
@@ -249,7 +251,7 @@ pub struct Run {
     pub id: String,
     /// What it does.
     pub kind: RunKind,
-    /// The namespace of policy, destination and object.
+    /// The namespace of policy and object, and of the destination unless that says another.
     pub namespace: String,
     /// The policy, when it is for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -257,6 +259,9 @@ pub struct Run {
     /// The destination that it writes to or reads from, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
+    /// The namespace of that destination, when it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_namespace: Option<String>,
     /// The Backup or Restore object that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
@@ -287,7 +292,11 @@ impl Run {
     #[must_use]
     pub fn destination_key(&self) -> Option<String> {
         let destination = self.destination.as_ref()?;
-        Some(format!("{}/{destination}", self.namespace))
+        let namespace = self
+            .destination_namespace
+            .as_ref()
+            .unwrap_or(&self.namespace);
+        Some(format!("{namespace}/{destination}"))
     }
 
     /// Whether it ended well.

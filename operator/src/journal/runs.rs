@@ -23,6 +23,7 @@ impl Journal {
             namespace,
             policy,
             destination,
+            destination_namespace,
             object,
             scheduled_for,
             fingerprint,
@@ -30,6 +31,7 @@ impl Journal {
         let run = Run {
             id: run_id(now),
             kind,
+            destination_namespace: destination_namespace.filter(|other| *other != namespace),
             namespace,
             policy,
             destination,

@@ -15,6 +15,7 @@ fn backup(policy: &str) -> NewRun {
         namespace: "default".to_owned(),
         policy: Some(policy.to_owned()),
         destination: Some("local".to_owned()),
+        destination_namespace: None,
         object: None,
         scheduled_for: Some(at(0)),
         fingerprint: None,

@@ -23,6 +23,7 @@ fn new_run(kind: RunKind) -> NewRun {
         namespace: "default".to_owned(),
         policy: (kind != RunKind::Check).then(|| "shop".to_owned()),
         destination: Some("wasabi".to_owned()),
+        destination_namespace: None,
         object: None,
         scheduled_for: None,
         fingerprint: None,

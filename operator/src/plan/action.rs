@@ -39,6 +39,16 @@ impl Plan {
         }
     }
 
+    /// The same object's plan to do nothing, because its spec cannot work where it is.
+    #[must_use]
+    pub fn refused(self, reason: &str, message: String) -> Self {
+        Self {
+            actions: vec![Action::refuse(ErrorClass::Permanent, reason, message)],
+            forecast: Vec::new(),
+            ..self
+        }
+    }
+
     /// The actions that change something: not waiting, and not refusals.
     pub fn work(&self) -> impl Iterator<Item = &Action> {
         self.actions.iter().filter(|action| action.is_work())

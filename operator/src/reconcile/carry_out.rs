@@ -64,14 +64,12 @@ async fn one<H: Host>(
     action: &Action,
     progress: &Progress,
 ) -> Result<(), RunError> {
-    let declared = runner.host.declared();
-    let at = |name: &str| {
-        subject.map_or_else(
-            || Name::new(namespace, name),
-            |policy| declared.destination_name(policy, name),
-        )
-    };
     let policy = |text: &str| Name::parse(text, namespace);
+    // What the policy means by the name.
+    let at = |of: &str, name: &str| {
+        let declared = runner.host.declared();
+        declared.destination_name(&policy(of), name)
+    };
     match action {
         // The run that writes first makes it, and records it if that fails.
         Action::InitRepository { .. } | Action::WaitUntil { .. } | Action::Refuse { .. } => Ok(()),
@@ -105,7 +103,13 @@ async fn one<H: Host>(
         } => {
             let ids: Vec<String> = snapshots.iter().map(|one| one.id.clone()).collect();
             runner
-                .copy(&policy(name), &at(from), &at(to), &ids, progress)
+                .copy(
+                    &policy(name),
+                    &at(name, from),
+                    &at(name, to),
+                    &ids,
+                    progress,
+                )
                 .await
                 .map(drop)
         }
@@ -116,9 +120,17 @@ async fn one<H: Host>(
             ..
         } => {
             let ids: Vec<String> = snapshots.iter().map(|one| one.id.clone()).collect();
-            runner.forget(&policy(name), &at(destination), &ids).await
+            runner
+                .forget(&policy(name), &at(name, destination), &ids)
+                .await
         }
-        Action::Prune { destination } => runner.prune(subject, &at(destination)).await.map(drop),
+        Action::Prune { destination } => {
+            let destination = subject.map_or_else(
+                || Name::new(namespace, destination),
+                |policy| runner.host.declared().destination_name(policy, destination),
+            );
+            runner.prune(subject, &destination).await.map(drop)
+        }
         Action::Delete {
             destination,
             snapshots,
@@ -128,7 +140,7 @@ async fn one<H: Host>(
                 let wanted = locate::Wanted {
                     backup: &snapshot.id,
                     policy: None,
-                    destinations: vec![at(destination)],
+                    destinations: vec![Name::parse(destination, namespace)],
                 };
                 let found =
                     locate::locate(&runner.repositories, runner.host.as_ref(), &wanted).await?;
@@ -140,13 +152,13 @@ async fn one<H: Host>(
         }
         Action::Restore {
             restore,
+            policy: from,
             destination,
             snapshot,
-            ..
         } => declared_restore(
             runner,
             &policy(restore),
-            &at(destination),
+            &at(from, destination),
             &snapshot.id,
             progress,
         )

@@ -12,7 +12,7 @@ use crate::plan::policy::no_destination;
 use crate::plan::schedule::Timetable;
 use crate::plan::{Plan, PolicyDesire, plan_policy, plan_upkeep};
 use crate::reconcile::conditions::{self, READY, Verdict};
-use crate::reconcile::{memory, observe};
+use crate::reconcile::{hosting, memory, observe};
 use crate::run::{RunError, fingerprint};
 
 /// How failed attempts are looked at.
@@ -61,7 +61,14 @@ async fn planned<H: Host>(
             object: format!("BackupPolicy {name}"),
             message: error.to_string(),
         })?;
-    Ok((planner(&desire, &observed, now), observed))
+    let refusals = hosting::policy(
+        view.host.surroundings(),
+        &name.namespace,
+        &object.spec,
+        &declared.destinations_of(name),
+    );
+    let plan = planner(&desire, &observed, now);
+    Ok((hosting::unless_refused(plan, &refusals), observed))
 }
 
 /// Plans what is left to do for a policy besides backups.

@@ -9,8 +9,9 @@ use crate::journal::{ObjectRecord, Run, RunKind, RunQuery};
 use crate::plan::observed::{Attempts, Running};
 use crate::plan::{Action, Plan, RestoreDesire, RestoreObservation, plan_restore};
 use crate::reconcile::conditions::{self, SUCCEEDED, Verdict};
+use crate::reconcile::look::Looked;
 use crate::reconcile::policy::Patience;
-use crate::reconcile::{memory, observe};
+use crate::reconcile::{hosting, memory, observe};
 use crate::run::restore::RestoreOutcome;
 use crate::run::{RunError, fingerprint};
 
@@ -53,6 +54,16 @@ pub async fn plan<H: Host>(
     };
     let observed = observed(view, name, &policy_name, &record, patience).await?;
     let plan = plan_restore(&desire, &observed, now);
+    let refusals = hosting::restore(
+        view.host.surroundings(),
+        &object.spec,
+        policy.map(|policy| &policy.spec),
+    );
+    let plan = if observed.done {
+        plan
+    } else {
+        hosting::unless_refused(plan, &refusals)
+    };
     Ok(Planned {
         plan,
         record,
@@ -116,16 +127,16 @@ async fn observed<H: Host>(
                     .map(|(name, _)| name)
                     .collect()
             },
-            |destination| {
-                let meant = declared.destination_name(policy, destination);
-                let usable = declared.destination_for(&name.namespace, &meant);
-                usable.map(|_| meant).into_iter().collect()
-            },
+            |destination| vec![declared.destination_name(policy, destination)],
         );
     let mut destinations = Vec::new();
     if !done && !succeeded {
         for destination in wanted {
-            let state = observe::destination_state(view, &destination, policy).await;
+            let state = match declared.destination_for(&name.namespace, &destination) {
+                Some(_) => observe::destination_state(view, &destination, policy).await,
+                None => Looked::unusable(&RunError::UnknownDestination(destination.clone()))
+                    .state_for(policy),
+            };
             destinations.push((destination.name, state));
         }
     }

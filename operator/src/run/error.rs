@@ -7,6 +7,7 @@ use holdfast_engine::repository::RepositoryError;
 use crate::host::Name;
 use crate::journal::JournalError;
 use crate::reconcile::dereference::DereferenceError;
+use crate::reconcile::hosting::{self, Refusal};
 use crate::run::hooks::HookError;
 
 /// Whatever ended a run.
@@ -24,6 +25,16 @@ pub enum RunError {
         /// The object.
         object: String,
         /// What is wrong.
+        message: String,
+    },
+    /// A spec that is right, and asks for what this host does not have.
+    #[error("{object} cannot work here: {message}")]
+    WrongHost {
+        /// The object.
+        object: String,
+        /// The reason.
+        reason: &'static str,
+        /// What it asks for, and what to do.
         message: String,
     },
     /// A Restore went away before it was begun.
@@ -177,6 +188,21 @@ impl RunError {
         }
     }
 
+    /// Fails when anything was refused to the object.
+    ///
+    /// # Errors
+    /// [`Self::WrongHost`].
+    pub fn refused(object: String, refusals: &[Refusal]) -> Result<(), Self> {
+        match hosting::summary(refusals) {
+            Some((reason, message)) => Err(Self::WrongHost {
+                object,
+                reason,
+                message,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Keeps a source's own words, class and reason.
     pub fn source(error: &impl Classified) -> Self {
         Self::Source {
@@ -197,6 +223,7 @@ impl Classified for RunError {
             | Self::NoBackup { .. } => ErrorClass::Waiting,
             Self::Api { class, .. } => *class,
             Self::InvalidSpec { .. }
+            | Self::WrongHost { .. }
             | Self::UnknownBackup { .. }
             | Self::AmbiguousBackup { .. }
             | Self::WrongTarget { .. }
@@ -217,6 +244,7 @@ impl Classified for RunError {
             Self::UnknownDestination(_) => "DestinationNotFound",
             Self::UnknownPolicy(_) => "PolicyNotFound",
             Self::InvalidSpec { .. } => "InvalidSpec",
+            Self::WrongHost { reason, .. } => reason,
             Self::UnknownRestore(_) => "RestoreNotFound",
             Self::Gone { .. } => "Gone",
             Self::Api { .. } => "ApiServerRefused",

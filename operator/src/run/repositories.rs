@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::host::{Host, Name};
 use crate::reconcile::dereference::{self, DereferencedDestination};
+use crate::reconcile::hosting;
 use crate::run::RunError;
 
 /// One slot a destination; the lock makes sure that it is opened once.
@@ -99,6 +100,8 @@ impl Repositories {
             .get(name)
             .or_else(|| declared.departing.get(name))
             .ok_or_else(|| RunError::UnknownDestination(name.clone()))?;
+        let refusals = hosting::destination(host.surroundings(), &object.spec);
+        RunError::refused(format!("Destination {name}"), &refusals)?;
         let config =
             dereference::destination(host, &name.namespace, &name.name, &object.spec).await?;
         let fingerprint = fingerprint(&config);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_crds::Source;
+use holdfast_crds::{BackupPolicySpec, Source};
 use holdfast_engine::progress::Progress;
 use holdfast_engine::repository::{
     CheckReport, Copied, PruneReport, ReadData, RepositoryError, Snapshot,
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::{Host, Name, View};
 use crate::journal::{Figures, Journal, NewRun, RunKind};
-use crate::reconcile::dereference;
+use crate::reconcile::{dereference, hosting};
 use crate::run::backup::{BackupRequest, DereferencedSource};
 use crate::run::hooks::{self, HookEnvironment, HookPhase};
 use crate::run::locate::Located;
@@ -75,12 +75,20 @@ impl<H: Host> Runner<H> {
     ) -> Result<Snapshot, RunError> {
         let object = self.policy(policy)?;
         let spec = &object.spec;
-        let destination = first_destination(policy, spec)?;
+        let refusals = hosting::policy(
+            self.host.surroundings(),
+            &policy.namespace,
+            spec,
+            &self.host.declared().destinations_of(policy),
+        );
+        RunError::refused(format!("BackupPolicy {policy}"), &refusals)?;
+        let destination = self.first_destination(policy, spec)?;
         let new = NewRun {
             kind: RunKind::Backup,
             namespace: policy.namespace.clone(),
             policy: Some(policy.name.clone()),
             destination: Some(destination.name.clone()),
+            destination_namespace: Some(destination.namespace.clone()),
             object: asked.object.clone(),
             scheduled_for: asked.scheduled_for,
             fingerprint: Some(fingerprint::policy(self.host.as_ref(), policy, spec)),
@@ -190,7 +198,7 @@ impl<H: Host> Runner<H> {
     async fn read_and_write(
         &self,
         policy: &Name,
-        spec: &holdfast_crds::BackupPolicySpec,
+        spec: &BackupPolicySpec,
         destination: &Name,
         asked: &Asked,
         progress: &Progress,
@@ -297,6 +305,7 @@ impl<H: Host> Runner<H> {
         destination: &Name,
     ) -> Result<PruneReport, RunError> {
         let new = NewRun {
+            namespace: policy.unwrap_or(destination).namespace.clone(),
             policy: policy.map(|policy| policy.name.clone()),
             ..self.at_destination(RunKind::Prune, destination)
         };
@@ -367,6 +376,7 @@ impl<H: Host> Runner<H> {
         }
         let policy = crate::catalogue::policy_of(snapshot);
         let new = NewRun {
+            namespace: policy.as_ref().unwrap_or(destination).namespace.clone(),
             policy: policy.map(|policy| policy.name),
             ..self.at_destination(RunKind::Delete, destination)
         };
@@ -389,6 +399,7 @@ impl<H: Host> Runner<H> {
             namespace: destination.namespace.clone(),
             policy: None,
             destination: Some(destination.name.clone()),
+            destination_namespace: Some(destination.namespace.clone()),
             object: None,
             scheduled_for: None,
             fingerprint: None,
@@ -403,6 +414,7 @@ impl<H: Host> Runner<H> {
     ) -> Result<NewRun, RunError> {
         let object = self.policy(policy)?;
         Ok(NewRun {
+            namespace: policy.namespace.clone(),
             policy: Some(policy.name.clone()),
             fingerprint: Some(fingerprint::policy(
                 self.host.as_ref(),
@@ -421,17 +433,22 @@ impl<H: Host> Runner<H> {
             .cloned()
             .ok_or_else(|| RunError::UnknownPolicy(name.clone()))
     }
-}
 
-fn first_destination(
-    policy: &Name,
-    spec: &holdfast_crds::BackupPolicySpec,
-) -> Result<Name, RunError> {
-    spec.destinations
-        .first()
-        .map(|first| Name::new(first.namespace_for(&policy.namespace), &first.name))
-        // The schema requires one.
-        .ok_or_else(|| RunError::UnknownDestination(Name::new(&policy.namespace, "")))
+    fn first_destination(&self, policy: &Name, spec: &BackupPolicySpec) -> Result<Name, RunError> {
+        let name = spec.destinations.first().map_or_else(
+            // The schema requires one.
+            || Name::new(&policy.namespace, ""),
+            |first| Name::new(first.namespace_for(&policy.namespace), &first.name),
+        );
+        match self
+            .host
+            .declared()
+            .destination_for(&policy.namespace, &name)
+        {
+            Some(_) => Ok(name),
+            None => Err(RunError::UnknownDestination(name)),
+        }
+    }
 }
 
 /// The figures of a snapshot, for the journal.

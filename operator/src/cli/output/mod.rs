@@ -93,6 +93,7 @@ pub fn run_resource(run: &Run) -> Value {
         namespace,
         policy,
         destination,
+        destination_namespace,
         object,
         scheduled_for,
         fingerprint: _,
@@ -104,6 +105,7 @@ pub fn run_resource(run: &Run) -> Value {
         "action": kind,
         "policy": policy,
         "destination": destination,
+        "destinationNamespace": destination_namespace,
         "object": object,
         "scheduledFor": scheduled_for,
     });

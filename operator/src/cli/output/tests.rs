@@ -97,6 +97,7 @@ fn history_as_a_table_and_as_resources() {
             namespace: "default".to_owned(),
             policy: Some("shop".to_owned()),
             destination: Some("wasabi-eu".to_owned()),
+            destination_namespace: None,
             object: None,
             scheduled_for: Some(at(second)),
             fingerprint: Some("not printed".to_owned()),

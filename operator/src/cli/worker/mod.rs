@@ -144,11 +144,9 @@ impl Scratch {
     ) -> Result<Runner<FilesHost>, JournalError> {
         let (journal, _) = Journal::open(self.path(), jiff::Timestamp::now())?;
         Ok(Runner {
-            view: View::new(Arc::new(FilesHost::new(
-                work.declared(),
-                None,
-                journal.clone(),
-            ))),
+            view: View::new(Arc::new(
+                FilesHost::new(work.declared(), None, journal.clone()).in_pod(),
+            )),
             journal,
             cancel,
         })

@@ -138,13 +138,14 @@ impl<H: Host> Converger<H> {
         };
         let action = plan.actions.iter().find_map(|action| match action {
             Action::Restore {
+                policy,
                 destination,
                 snapshot,
                 ..
-            } => Some((destination, snapshot)),
+            } => Some((Name::parse(policy, &name.namespace), destination, snapshot)),
             _ => None,
         });
-        let Some((destination, snapshot)) = action else {
+        let Some((policy, destination, snapshot)) = action else {
             if let Some((reason, message)) = plan.refusal() {
                 passed.failures.push(format!("{reason}: {message}"));
             }
@@ -158,7 +159,11 @@ impl<H: Host> Converger<H> {
         let result = carry_out::declared_restore(
             &self.runner,
             name,
-            &Name::new(&name.namespace, destination),
+            &self
+                .runner
+                .host
+                .declared()
+                .destination_name(&policy, destination),
             &snapshot.id,
             &progress,
         )

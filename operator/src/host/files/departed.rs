@@ -159,9 +159,9 @@ async fn delete(
         let declared = runner.host.declared();
         let sites = declared
             .destinations
-            .keys()
-            .filter(|name| name.namespace == key.namespace)
-            .cloned()
+            .iter()
+            .filter(|(name, object)| object.spec.allows(&name.namespace, &key.namespace))
+            .map(|(name, _)| name.clone())
             .collect();
         let deleted = Deleted::Backup {
             namespace: &key.namespace,
@@ -176,12 +176,9 @@ async fn delete(
         .policies
         .iter()
         .filter(|(name, policy)| {
-            name.namespace == key.namespace
-                && policy
-                    .spec
-                    .destinations
-                    .iter()
-                    .any(|one| one.name == key.name)
+            policy.spec.destinations.iter().any(|one| {
+                one.name == key.name && one.namespace_for(&name.namespace) == key.namespace
+            })
         })
         .map(|(name, _)| name.to_string())
         .collect();
@@ -205,7 +202,11 @@ async fn finish(
         observed.push(DeletionSite {
             state: state(runner, &name).await,
             busy: false,
-            destination: name.name,
+            destination: if name.namespace == key.namespace {
+                name.name
+            } else {
+                name.to_string()
+            },
         });
     }
     let plan = plan_deletion(deleted, &observed);

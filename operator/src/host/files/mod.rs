@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::host::secrets::{SecretError, Secrets};
 use crate::host::{Declared, Host, Name};
 use crate::journal::{Journal, ObjectRecord, Run, RunQuery, Summary};
+use crate::reconcile::hosting::Surroundings;
 use crate::reconcile::memory;
 use crate::run::RunError;
 use crate::run::record::on_journal;
@@ -28,6 +29,7 @@ pub struct FilesHost {
     declared: RwLock<Arc<Declared>>,
     secrets: Secrets,
     journal: Journal,
+    surroundings: Surroundings,
 }
 
 impl FilesHost {
@@ -38,6 +40,17 @@ impl FilesHost {
             declared: RwLock::new(Arc::new(declared)),
             secrets: Secrets::new(secrets_dir),
             journal,
+            surroundings: Surroundings::Machine,
+        }
+    }
+
+    /// The same in the pod of a Job: what it declares was checked by the operator, and lies where
+    /// the Job mounts it.
+    #[must_use]
+    pub fn in_pod(self) -> Self {
+        Self {
+            surroundings: Surroundings::Pod,
+            ..self
         }
     }
 
@@ -78,6 +91,10 @@ impl Host for FilesHost {
 
     fn secret_version(&self, _namespace: &str, source: &SecretSource) -> Option<String> {
         self.secrets.version(source)
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        self.surroundings
     }
 
     fn declared(&self) -> Arc<Declared> {

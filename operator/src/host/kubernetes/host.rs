@@ -22,6 +22,7 @@ use super::status;
 use crate::host::secrets::SecretError;
 use crate::host::{Declared, Host, Name};
 use crate::journal::{LastBackup, ObjectRecord, Run, RunKind, RunQuery, Summary};
+use crate::reconcile::hosting::Surroundings;
 use crate::reconcile::look::{self, Depth, Looked};
 use crate::run::repositories::Repositories;
 use crate::run::{RunError, fingerprint};
@@ -219,6 +220,10 @@ impl Host for KubernetesHost {
 
     fn secret_version(&self, namespace: &str, source: &SecretSource) -> Option<String> {
         self.secrets.version(namespace, source)
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings::Cluster
     }
 
     fn declared(&self) -> Arc<Declared> {

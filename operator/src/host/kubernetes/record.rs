@@ -209,6 +209,7 @@ impl JobRecord {
             namespace: self.name.namespace.clone(),
             policy: purpose.policy.clone(),
             destination: None,
+            destination_namespace: None,
             object: purpose.object.clone(),
             scheduled_for: purpose.scheduled_for,
             fingerprint: purpose.fingerprint.clone(),

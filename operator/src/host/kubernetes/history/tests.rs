@@ -59,6 +59,7 @@ fn kept(number: u8, result: WorkResult) -> Kept {
             id: format!("run-{number}"),
             kind: RunKind::Backup,
             destination: Some("box".to_owned()),
+            destination_namespace: None,
             started: at(number, 2),
             ended: at(number, 3),
             outcome: Outcome::Succeeded,

@@ -81,6 +81,9 @@ pub struct RunRecord {
     /// The destination, by its name in the policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
+    /// The namespace of the destination, when it is another than the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_namespace: Option<String>,
     /// When it started.
     pub started: Timestamp,
     /// When it ended.
@@ -177,6 +180,7 @@ impl From<&Run> for RunRecord {
             id: run.id.clone(),
             kind: run.kind,
             destination: run.destination.clone(),
+            destination_namespace: run.destination_namespace.clone(),
             started: run.started,
             ended: ending.map_or(run.started, |ending| ending.at),
             outcome: ending.map_or(Outcome::Interrupted, |ending| ending.outcome),
@@ -282,6 +286,7 @@ impl WorkOutcome {
                 id: format!("{}-{}", context.holder, kind),
                 kind,
                 destination: None,
+                destination_namespace: None,
                 started: context.started,
                 ended: context.ended,
                 outcome: match self.result {
@@ -303,6 +308,7 @@ impl RunContext {
             id,
             kind,
             destination,
+            destination_namespace,
             started,
             ended,
             outcome,
@@ -317,6 +323,7 @@ impl RunContext {
             namespace: self.namespace.clone(),
             policy: self.policy.clone(),
             destination,
+            destination_namespace,
             object: self.object.clone().filter(|_| asked),
             scheduled_for: self.scheduled_for.filter(|_| kind == RunKind::Backup),
             fingerprint: self.fingerprint.clone(),

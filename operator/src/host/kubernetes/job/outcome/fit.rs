@@ -158,6 +158,7 @@ mod tests {
             id: "0190cafe-0000-7000-8000-000000000000".to_owned(),
             kind,
             destination: Some(format!("destination-{destination}")),
+            destination_namespace: None,
             started: at,
             ended: at,
             outcome: if error.is_some() {

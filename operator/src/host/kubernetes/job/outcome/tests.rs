@@ -24,6 +24,7 @@ fn record(kind: RunKind) -> RunRecord {
         id: "1".to_owned(),
         kind,
         destination: Some("disk".to_owned()),
+        destination_namespace: None,
         started: at,
         ended: at,
         outcome: Outcome::Succeeded,
