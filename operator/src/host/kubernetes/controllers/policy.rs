@@ -106,7 +106,7 @@ async fn obstacle(
     if !backs_up {
         return None;
     }
-    for destination in object.spec.destinations.first() {
+    if let Some(destination) = object.spec.destinations.first() {
         let state = observed
             .destinations
             .get(&destination.name)
