@@ -34,11 +34,15 @@ pub(super) async fn backup(
     };
     let declared = host.declared();
     let policy = Name::new(&name.namespace, &object.spec.policy);
-    let mut sites: BTreeMap<String, Name> = declared
-        .destinations
-        .keys()
-        .filter(|destination| destination.namespace == name.namespace)
-        .map(|destination| (destination.name.clone(), destination.clone()))
+    // Where it is known to be, and where its policy puts it; what else the namespace declares must
+    // not hold the deletion up.
+    let mut sites: BTreeMap<String, Name> = object
+        .status
+        .iter()
+        .flat_map(|status| &status.copies)
+        .map(|copy| declared.destination_name(&policy, &copy.destination))
+        .filter(|destination| declared.destinations.contains_key(destination))
+        .map(|destination| (destination.name.clone(), destination))
         .collect();
     for (destination, _) in declared.destinations_of(&policy) {
         sites.insert(destination.name.clone(), destination);
