@@ -56,7 +56,7 @@ impl Refusal {
 /// The reason of what only a cluster has.
 pub const CLUSTER_ONLY: &str = "ClusterOnly";
 /// The reason of what only a machine has.
-pub const MACHINE_ONLY: &str = "MachineOnly";
+pub const MACHINE_ONLY: &str = "NotPossibleInCluster";
 
 /// All refusals as one: the reason of the first, and every message.
 #[must_use]

@@ -12,17 +12,16 @@ use kube::{Client, Resource, ResourceExt};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::admit;
 use super::events::Events;
 use super::history::History;
-use super::looks::Looks;
+use super::looks::{Looks, not_looked_at};
 use super::objects::{Change, Objects};
 use super::secrets::ClusterSecrets;
 use super::status;
 use crate::host::secrets::SecretError;
 use crate::host::{Declared, Host, Name};
 use crate::journal::{LastBackup, ObjectRecord, Run, RunKind, RunQuery, Summary};
-use crate::reconcile::hosting::Surroundings;
+use crate::reconcile::hosting::{self, Surroundings};
 use crate::reconcile::look::{self, Depth, Looked};
 use crate::run::repositories::Repositories;
 use crate::run::{RunError, fingerprint};
@@ -339,14 +338,12 @@ impl Host for KubernetesHost {
         let key = self.destination_key(destination);
         let object = self.destinations.get(destination);
         if let Some(object) = &object {
-            if let Some(refusal) = admit::destination(&object.spec) {
-                return Arc::new(refusal.into_looked());
-            }
-            if matches!(object.spec.storage, Storage::Local(_)) {
+            let refusals = hosting::destination(self.surroundings(), &object.spec);
+            if refusals.is_empty() && matches!(object.spec.storage, Storage::Local(_)) {
                 // It lies on a claim, which only a pod can mount: what the last one saw is known.
                 return match self.looks.last(destination, key).await {
                     Some(looked) => looked,
-                    None => Arc::new(admit::not_looked_at()),
+                    None => Arc::new(not_looked_at()),
                 };
             }
         }

@@ -7,12 +7,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_engine::class::ErrorClass;
+
 use crate::host::Name;
 use crate::reconcile::look::Looked;
 
 /// How long a destination that could not be used is taken for such: every policy that names it
 /// would try it for itself.
 const UNUSABLE_FOR: Duration = Duration::from_secs(20);
+
+/// The reason of [`not_looked_at`].
+pub const NOT_LOOKED_AT: &str = "NotLookedAt";
+
+/// What is known of a destination on a claim before any pod has looked.
+#[must_use]
+pub fn not_looked_at() -> Looked {
+    Looked::Unusable {
+        class: ErrorClass::Transient,
+        reason: NOT_LOOKED_AT.to_owned(),
+        message: "no pod has looked into the claim yet; the next one tells what is there"
+            .to_owned(),
+    }
+}
 
 /// The listings, by destination.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! The host of a cluster: resources come from the API server, and work is done by Jobs.
 
-pub mod admit;
 pub mod catalogue;
 pub mod controllers;
 pub mod events;

@@ -5,8 +5,9 @@ use holdfast_crds::{DeletionPolicy, Destination, Storage};
 use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
+use super::super::looks::NOT_LOOKED_AT;
 use super::super::operator::{Controlled, Next, Operator, PassError};
-use super::super::{admit, catalogue, finalizer, harvest, start, watch};
+use super::super::{catalogue, finalizer, harvest, start, watch};
 use super::deletion;
 use crate::host::{Host, Name};
 use crate::reconcile::look::{Depth, Looked};
@@ -60,7 +61,7 @@ impl Controlled for Destination {
         }
         catalogue::sync_undeclared(operator, name, &looked).await?;
         if matches!(object.spec.storage, Storage::Local(_)) {
-            let unknown = matches!(looked.as_ref(), Looked::Unusable { reason, .. } if reason == admit::NOT_LOOKED_AT);
+            let unknown = matches!(looked.as_ref(), Looked::Unusable { reason, .. } if reason == NOT_LOOKED_AT);
             if unknown || forced {
                 start::look_job(operator, name, &object).await?;
             }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::Resource;
 
 use super::super::operator::{Controlled, Next, Operator, PassError};
-use super::super::{admit, catalogue, harvest, start};
+use super::super::{catalogue, harvest, start};
 use crate::host::{Host, Name};
 use crate::plan::observed::{DestinationState, PolicyObservation};
 use crate::plan::{Action, Plan};
@@ -49,11 +49,6 @@ impl Controlled for BackupPolicy {
             if job.is_to_be_read() {
                 harvest::harvest(operator, &job).await?;
             }
-        }
-        if let Some(refusal) = admit::policy(&object.spec) {
-            let verdict = Verdict::no(refusal.reason, refusal.message);
-            policy::refuse(&operator.view, name, verdict, now).await?;
-            return Ok(Next::Change);
         }
         let (plan, observed) =
             policy::reconcile_observed(&operator.view, name, patience, now).await?;

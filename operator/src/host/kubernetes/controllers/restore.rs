@@ -8,11 +8,10 @@ use kube::Resource;
 use super::super::job::WorkResult;
 use super::super::operator::{Controlled, Next, Operator, PassError};
 use super::super::record::JobRecord;
-use super::super::{admit, harvest, start};
+use super::super::{harvest, start};
 use crate::host::Name;
 use crate::plan::Action;
 use crate::reconcile::conditions::Verdict;
-use crate::reconcile::policy::Patience;
 use crate::reconcile::restore::{self, Report};
 use crate::run::restore::RestoreOutcome;
 
@@ -58,15 +57,6 @@ impl Controlled for Restore {
             report(operator, name, job).await?;
             return Ok(Next::Never);
         }
-        if let Some(refusal) = admit::restore(&object.spec) {
-            let verdict = Verdict::no(refusal.reason, refusal.message);
-            restore::refuse(&operator.view, name, verdict, now).await?;
-            return Ok(Next::Change);
-        }
-        let patience = match patience {
-            Patience::Backoff => Patience::Backoff,
-            forced => forced,
-        };
         let plan = restore::reconcile(&operator.view, name, patience, now).await?;
         let chosen = plan.actions.iter().find_map(|action| match action {
             Action::Restore {
