@@ -8,8 +8,9 @@
 //! 1. the schema (types, patterns, defaults, `oneOf`), which the API server
 //!    checks in a cluster and [`manifest`] checks for plain files;
 //! 2. the CEL rules inside the schema, for what spans several fields;
-//! 3. [`rules`], for what neither can say (cron, time zones): the reconcilers
-//!    call it in a cluster, [`manifest`] calls it for plain files.
+//! 3. [`rules`], for what neither can say in full (dates that never come), or
+//!    not in good words (cron, time zones, renames): the reconcilers call it in
+//!    a cluster, [`manifest`] calls it for plain files.
 
 // KubeSchema repeats each struct, `pub` and all, inside a function.
 #![allow(unreachable_pub)]
@@ -31,6 +32,7 @@ pub mod schedule;
 pub mod secret;
 pub mod source;
 
+mod cron;
 mod patterns;
 mod schema;
 

@@ -4,14 +4,25 @@
 //! showing an expression to a person. Kubernetes reads them as RE2, editors and
 //! plain files as ECMA 262: only what both share is used.
 
+use crate::{Duration, ParseQuantityError};
+
 /// Kubernetes object names, as in `metadata.name`.
-pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+pub(crate) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Namespaces, and the other names that a DNS label must be.
 pub(crate) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// A namespace, or all of them.
 pub(crate) const NAMESPACE_OR_ALL: &str = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$";
-/// A duration; the schema adds `minLength`, since everything in it is optional.
-pub(crate) const DURATION: &str = "^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
+/// The key of a label or annotation.
+pub(crate) const QUALIFIED: &str =
+    "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+/// The value of a label.
+pub(crate) const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+/// The name of a time zone.
+pub(crate) const TIME_ZONE: &str = "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$";
+/// A duration; the schema adds `minLength`, since everything in it is optional. Its numbers are
+/// short, so that it can be counted.
+pub(crate) const DURATION: &str =
+    "^([0-9]{1,9}w)?([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$";
 /// A size.
 pub(crate) const BYTES: &str = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$";
 /// A quantity as Kubernetes writes it.
@@ -45,9 +56,14 @@ pub(crate) const BACKUP_ID: &str = "^(latest|[0-9a-f]{4,64})$";
 /// is not repeated.
 pub(crate) fn meaning(pattern: &str, found: &str) -> Option<String> {
     Some(match pattern {
-            DURATION => format!(
-                "`{found}` is not a duration: write a number with a unit (s, m, h, d, w), such as 90s, 5m, 1h30m or 2d"
-            ),
+            DURATION => match found.parse::<Duration>() {
+                Ok(_) | Err(ParseQuantityError::Overflow(_)) if !found.is_empty() => {
+                    format!("`{found}` is too large")
+                }
+                _ => format!(
+                    "`{found}` is not a duration: write a number with a unit (s, m, h, d, w), such as 90s, 5m, 1h30m or 2d"
+                ),
+            },
             BYTES => format!(
                 "`{found}` is not a size: write a number with a suffix, such as 500Mi or 5Gi"
             ),
@@ -56,6 +72,12 @@ pub(crate) fn meaning(pattern: &str, found: &str) -> Option<String> {
             ),
             LABEL => format!(
                 "`{found}` cannot be a name here: use small letters, digits and `-`, with a letter or digit at both ends"
+            ),
+            LABEL_VALUE => format!(
+                "`{found}` cannot be the value of a label: use letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
+            ),
+            TIME_ZONE => format!(
+                "unknown time zone `{found}`: write an IANA name such as Europe/Paris or UTC"
             ),
             NAMESPACE_OR_ALL => format!(
                 "`{found}` cannot be a namespace: write its name, or \"*\" for all of them"

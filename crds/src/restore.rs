@@ -120,6 +120,27 @@ pub struct RestoreToOriginal {
     pub on_conflict: OnConflict,
 }
 
+/// The CEL rules of `rename`, which [`crate::rules::check_rename`] has in better words.
+mod rename_rules {
+    /// Both sides are namespaces.
+    pub(super) const NAMES: &str =
+        "self.all(from, from.matches('^[^./ \"$?]+[.][^?]+$') && !self[from].contains('?'))";
+    /// What to do when one is not.
+    pub(super) const NAMES_MESSAGE: &str = "rename has something that is not a namespace: write database.collection on both sides, such as shop.*: shop_copy.*, without ?";
+    /// Each star on the left stands for the one on the right.
+    pub(super) const STARS: &str =
+        "self.all(from, from.split('*').size() == self[from].split('*').size())";
+    /// What to do when there are not as many.
+    pub(super) const STARS_MESSAGE: &str =
+        "rename has a different number of * on the two sides: write as many on both";
+    /// No two become one.
+    pub(super) const TARGETS: &str =
+        "self.all(one, self.all(other, one == other || self[one] != self[other]))";
+    /// What to do when they do.
+    pub(super) const TARGETS_MESSAGE: &str =
+        "rename gives two namespaces the same name: give each its own";
+}
+
 /// A MongoDB deployment to restore to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -136,6 +157,9 @@ pub struct RestoreToMongodb {
         extend("maxProperties" = 64),
         extend("additionalProperties" = meta::list_of(patterns::NAMESPACE, 512))
     )]
+    #[x_kube(validation = Rule::new(rename_rules::NAMES).message(rename_rules::NAMES_MESSAGE))]
+    #[x_kube(validation = Rule::new(rename_rules::STARS).message(rename_rules::STARS_MESSAGE))]
+    #[x_kube(validation = Rule::new(rename_rules::TARGETS).message(rename_rules::TARGETS_MESSAGE))]
     pub rename: BTreeMap<String, String>,
     /// What happens to what is there already.
     #[serde(default)]

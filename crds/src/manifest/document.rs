@@ -47,7 +47,7 @@ impl Checker {
         let open_api = schema::open_api(&crd);
         let strict = schema::strict(&crd);
         let validator = jsonschema::draft7::new(&strict).ok();
-        let cel = compile_schema(&open_api);
+        let cel = compile_schema(&schema::without_servers_rules(open_api.clone()));
         Self {
             kind,
             open_api,
@@ -196,6 +196,7 @@ impl Checker {
         let mut findings = explained.findings;
 
         let defaulted = apply_defaults(&self.open_api, value);
+        let violations = rules::check_value(&defaulted);
         let broken_rules = match validate_compiled(&self.cel, &defaulted, None) {
             Ok(()) => Vec::new(),
             Err(errors) => errors.into_vec(),
@@ -206,7 +207,12 @@ impl Checker {
             // it misses may be there under a misspelt name.
             let evaluated = error.kind == ErrorKind::ValidationFailure;
             let doubtful = explained.misspelt.contains(&pointer);
-            if errors.is_empty() || (evaluated && !doubtful) {
+            // What Rust says of the same is said better.
+            let twofold = rules::IN_CEL_TOO.contains(&pointer.as_str())
+                && violations
+                    .iter()
+                    .any(|violation| violation.pointer.starts_with(&pointer));
+            if !twofold && (errors.is_empty() || (evaluated && !doubtful)) {
                 let mark = explain::place(node, &pointer).mark;
                 findings.push(Finding {
                     mark,
@@ -215,7 +221,7 @@ impl Checker {
             }
         }
         let told: Vec<Mark> = findings.iter().map(|finding| finding.mark).collect();
-        for violation in rules::check_value(&defaulted) {
+        for violation in violations {
             let mark = explain::place(node, &violation.pointer).mark;
             // The schema may have said the same in other words.
             if !told.contains(&mark) {

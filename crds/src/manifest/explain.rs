@@ -351,6 +351,9 @@ impl<'a> Context<'a> {
                 "{field} says nothing: write at least one of {}, or leave {field} out to keep everything",
                 words(&self.properties())
             ),
+            K::PropertyNames { .. } => format!(
+                "{field} has a key that cannot be one: use letters, digits, `-`, `_` and `.`, with a letter or digit at both ends, and at most one prefix such as example.com/"
+            ),
             K::MaxProperties { limit } => format!("{field} has too many entries: at most {limit}"),
             // Whatever the schema may say one day; never with the value in it.
             _ => format!("{field}: {}", error.masked_with("the value")),

@@ -66,7 +66,8 @@ fn kept(record: &JobRecord, ended: &Ended, pod: Option<&Pod>) -> Kept {
     let time = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
         time.map(|time| time.0)
     };
-    let outcome = message.unwrap_or_else(|| {
+    let outcome = message.map(|outcome| explained(outcome, ended, pod));
+    let outcome = outcome.unwrap_or_else(|| {
         if ended.complete {
             // Its pod is gone and it ended well: the repository tells the rest.
             WorkOutcome::new(WorkResult::Succeeded, None)
@@ -88,6 +89,14 @@ fn kept(record: &JobRecord, ended: &Ended, pod: Option<&Pod>) -> Kept {
     }
 }
 
+/// A pod that was killed could leave the account of its runs, and not why it was killed.
+fn explained(mut outcome: WorkOutcome, ended: &Ended, pod: Option<&Pod>) -> WorkOutcome {
+    if outcome.result == WorkResult::Interrupted {
+        outcome.error = WorkOutcome::interrupted(&why(ended, pod)).error;
+    }
+    outcome
+}
+
 /// Why a pod left no word, as Kubernetes tells it.
 fn why(ended: &Ended, pod: Option<&Pod>) -> String {
     let mut words: Vec<String> = Vec::new();
@@ -107,6 +116,7 @@ fn why(ended: &Ended, pod: Option<&Pod>) -> String {
                 .as_deref()
                 .map(str::trim)
                 .filter(|message| !message.is_empty())
+                .filter(|message| WorkOutcome::from_message(message).is_err())
                 .map(ToOwned::to_owned),
         );
     }

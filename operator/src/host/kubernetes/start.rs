@@ -385,10 +385,15 @@ async fn create(operator: &Operator, start: Start<'_>) -> Result<(), StartError>
             })
             .collect(),
         task: start.task.clone(),
+        keys_version: keys_version(operator, &start),
         fingerprint: start.purpose.fingerprint.as_deref(),
         settings: &operator.jobs,
     };
     let built = job::build(&order)?;
+    // Before the Job: its pods would wait for it without end.
+    if let Some(secret) = &built.secret {
+        copy(operator, secret).await?;
+    }
     let mut wanted = built.job;
     let purpose = serde_json::to_string(&start.purpose)
         .map_err(|error| RunError::Panicked(error.to_string()))?;
@@ -418,14 +423,29 @@ async fn create(operator: &Operator, start: Start<'_>) -> Result<(), StartError>
     if let Some(record) = JobRecord::of(&created) {
         operator.host.history.put(record);
     }
-    if let Some(secret) = &built.secret {
-        copy(operator, &created, secret).await?;
-    }
     Ok(())
 }
 
+/// What changes when one of the keys of foreign destinations does.
+fn keys_version(operator: &Operator, start: &Start<'_>) -> String {
+    let foreign = start
+        .sites
+        .iter()
+        .filter(|site| site.name.namespace != start.namespace);
+    let versions: Vec<String> = foreign
+        .flat_map(|site| {
+            let namespace = &site.name.namespace;
+            fingerprint::secrets(&site.spec)
+                .into_iter()
+                .map(|source| operator.host.secret_version(namespace, source))
+        })
+        .map(Option::unwrap_or_default)
+        .collect();
+    versions.join(" ")
+}
+
 /// Copies the keys of destinations of other namespaces to where the pod can mount them.
-async fn copy(operator: &Operator, job: &Job, secret: &RunSecret) -> Result<(), StartError> {
+async fn copy(operator: &Operator, secret: &RunSecret) -> Result<(), StartError> {
     let client = &operator.host.client;
     let mut values = BTreeMap::new();
     for entry in &secret.entries {
@@ -444,7 +464,7 @@ async fn copy(operator: &Operator, job: &Job, secret: &RunSecret) -> Result<(), 
             ByteString(value.expose_secret().as_bytes().to_vec()),
         );
     }
-    let manifest = secret.manifest(job, values);
+    let manifest = secret.manifest(values);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &secret.namespace);
     match secrets.create(&PostParams::default(), &manifest).await {
         Ok(_) => Ok(()),

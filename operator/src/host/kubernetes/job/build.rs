@@ -26,12 +26,13 @@ use super::{
 /// How long a look may take: nothing is written, and another one follows.
 const LOOK_SECONDS: i64 = 3_600;
 
-/// A Job, ready to be created, and the Secret that must follow it.
+/// A Job, ready to be created, and the Secret that it needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Built {
     /// The Job.
     pub job: Job,
-    /// The Secret of the run, to be created after the Job: its pods wait for it.
+    /// The Secret with the keys of foreign destinations, to be created before the Job. That it is
+    /// there already is fine: the same keys have the same name.
     pub secret: Option<RunSecret>,
 }
 
@@ -51,8 +52,9 @@ pub fn build(order: &JobOrder<'_>) -> Result<Built, BuildError> {
         .and_then(|(_, spec)| spec.job.as_ref())
         .unwrap_or(&default);
     let json = work.to_json()?;
+    let keys = parts.secrets.keys_name(&order.owner, &order.keys_version);
     let (mut volumes, mut mounts): (Vec<_>, Vec<_>) =
-        parts.secrets.volumes(order.name).into_iter().unzip();
+        parts.secrets.volumes(&keys).into_iter().unzip();
     volumes.extend(parts.claims.volumes());
     mounts.extend(parts.claims.mounts());
     let pod = pod::spec(
@@ -98,7 +100,9 @@ pub fn build(order: &JobOrder<'_>) -> Result<Built, BuildError> {
     };
     Ok(Built {
         job,
-        secret: parts.secrets.run_secret(order.name, order.namespace),
+        secret: parts
+            .secrets
+            .run_secret(&keys, order.namespace, &order.owner),
     })
 }
 
@@ -139,7 +143,8 @@ impl Parts {
                 spec: self.policy(order, name, spec)?,
             });
         }
-        work.secrets = self.secrets.folders(order.name);
+        let keys = self.secrets.keys_name(&order.owner, &order.keys_version);
+        work.secrets = self.secrets.folders(&keys);
         Ok(work)
     }
 

@@ -42,6 +42,13 @@ pub fn work_job_name(object: &str, kind: &str, salt: &str) -> String {
     joined(object, &format!("-{kind}-{}", hash(&[salt])))
 }
 
+/// The name of the Secret in which an object's Jobs find the keys of foreign destinations: another
+/// one when the object or one of the keys is another. `parts` tell them apart.
+#[must_use]
+pub fn keys_name(object: &str, parts: &[&str]) -> String {
+    joined(object, &format!("-keys-{}", hash(parts)))
+}
+
 /// What all attempts at one run have in common, whatever Job or pod makes them: a snapshot carries
 /// it, so that an attempt finds what one before it has stored. `asked_for` is the time of a
 /// scheduled run, or the uid of the Backup that asks for it.

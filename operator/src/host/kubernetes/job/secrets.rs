@@ -1,32 +1,34 @@
 //! Secrets on their way into a pod: each `secretKeyRef` becomes a mounted file. Those of a foreign
-//! destination are copied into a Secret of the run, since a pod sees its own namespace only.
+//! destination are copied into a Secret of the Job's namespace: a pod sees no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_crds::{DestinationSpec, Local, MongoConnection, SecretSource, Storage};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{KeyToPath, Secret, SecretVolumeSource, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::order::BuildError;
-use super::{LABEL_MANAGED_BY, MANAGER, SECRETS_FOLDER};
+use super::{LABEL_MANAGED_BY, MANAGER, SECRETS_FOLDER, keys_name};
 
 /// Only the pod's group may read what is mounted, which is the one that `fsGroup` names.
 const MODE: i32 = 0o440;
 
-/// The Secret of one run, with the keys of foreign destinations.
+/// The Secret with the keys of foreign destinations. It goes away with the object that the Job is
+/// for, and serves all Jobs of that object until a key changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSecret {
-    /// Its name, which is the Job's.
+    /// Its name.
     pub name: String,
     /// Its namespace.
     pub namespace: String,
+    /// The object that it goes away with.
+    pub owner: OwnerReference,
     /// What goes into it.
     pub entries: Vec<RunSecretEntry>,
 }
 
-/// One entry of the Secret of a run.
+/// One entry of the Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSecretEntry {
     /// Its key there.
@@ -36,10 +38,9 @@ pub struct RunSecretEntry {
 }
 
 impl RunSecret {
-    /// The Secret, which goes away with its Job. `values` are by the keys of the entries; what is
-    /// missing is missing in the pod too, which says so.
+    /// The Secret. `values` are by the keys of the entries.
     #[must_use]
-    pub fn manifest(&self, job: &Job, mut values: BTreeMap<String, ByteString>) -> Secret {
+    pub fn manifest(&self, mut values: BTreeMap<String, ByteString>) -> Secret {
         values.retain(|key, _| self.entries.iter().any(|entry| &entry.key == key));
         Secret {
             metadata: ObjectMeta {
@@ -49,14 +50,7 @@ impl RunSecret {
                     LABEL_MANAGED_BY.to_owned(),
                     MANAGER.to_owned(),
                 )])),
-                owner_references: Some(vec![OwnerReference {
-                    api_version: "batch/v1".to_owned(),
-                    kind: "Job".to_owned(),
-                    name: job.metadata.name.clone().unwrap_or_default(),
-                    uid: job.metadata.uid.clone().unwrap_or_default(),
-                    controller: Some(true),
-                    block_owner_deletion: None,
-                }]),
+                owner_references: Some(vec![self.owner.clone()]),
                 ..ObjectMeta::default()
             },
             data: Some(values),
@@ -71,7 +65,7 @@ impl RunSecret {
 pub(super) struct Secrets {
     /// The keys wanted of each Secret of the namespace, in the order of their folders.
     own: Vec<(String, BTreeSet<String>)>,
-    /// What is copied, in the order of the keys of the copy.
+    /// What is copied: namespace, Secret and key, in the order of the keys of the copy.
     foreign: Vec<(String, String, String)>,
 }
 
@@ -223,18 +217,32 @@ impl Secrets {
     }
 
     /// The names of the Secrets behind the folders, for the words of errors.
-    pub(super) fn folders(&self, job: &str) -> BTreeMap<String, String> {
+    pub(super) fn folders(&self, keys: &str) -> BTreeMap<String, String> {
         let own = self
             .own
             .iter()
             .enumerate()
             .map(|(index, (name, _))| (own_folder(index), name.clone()));
-        let foreign = (!self.foreign.is_empty()).then(|| (foreign_folder(), job.to_owned()));
+        let foreign = (!self.foreign.is_empty()).then(|| (foreign_folder(), keys.to_owned()));
         own.chain(foreign).collect()
     }
 
-    /// The Secret of the run, when there is something foreign.
-    pub(super) fn run_secret(&self, name: &str, namespace: &str) -> Option<RunSecret> {
+    /// The name of the Secret with the foreign keys.
+    pub(super) fn keys_name(&self, owner: &OwnerReference, version: &str) -> String {
+        let mut parts = vec![owner.uid.as_str(), version];
+        for (namespace, name, key) in &self.foreign {
+            parts.extend([namespace.as_str(), name, key]);
+        }
+        keys_name(&owner.name, &parts)
+    }
+
+    /// The Secret with the foreign keys, when there are some.
+    pub(super) fn run_secret(
+        &self,
+        name: &str,
+        namespace: &str,
+        owner: &OwnerReference,
+    ) -> Option<RunSecret> {
         let entries: Vec<RunSecretEntry> = self
             .foreign
             .iter()
@@ -247,12 +255,13 @@ impl Secrets {
         (!entries.is_empty()).then(|| RunSecret {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
+            owner: owner.clone(),
             entries,
         })
     }
 
     /// The volumes and where they are mounted.
-    pub(super) fn volumes(&self, job: &str) -> Vec<(Volume, VolumeMount)> {
+    pub(super) fn volumes(&self, keys: &str) -> Vec<(Volume, VolumeMount)> {
         let own = self.own.iter().enumerate().map(|(index, (name, keys))| {
             let items = keys.iter().map(|key| item(key)).collect();
             // A Secret or key that is missing is for the worker to report, at once; the kubelet
@@ -268,11 +277,10 @@ impl Secrets {
             let items = (0..self.foreign.len())
                 .map(|index| item(&index.to_string()))
                 .collect();
-            // Written after the Job, which owns it: the pod must wait for it.
             mounted(
                 "holdfast-secret-run",
                 &foreign_folder(),
-                source(job, items, false),
+                source(keys, items, false),
             )
         });
         own.chain(foreign).collect()

@@ -103,6 +103,7 @@ fn order<'a>(
         policy: policy.map(|spec| ("shop", spec)),
         destinations,
         task,
+        keys_version: "1".to_owned(),
         fingerprint: Some("00ff"),
         settings,
     }
@@ -211,7 +212,7 @@ fn upkeep_gets_no_secret_of_the_source() {
 }
 
 #[test]
-fn secrets_of_another_namespace_are_copied_into_one_of_the_run() {
+fn secrets_of_another_namespace_are_copied() {
     let (settings, mut policy, s3) = (settings(), mongodb(), s3());
     policy.destinations = spec(json!([{"name": "wasabi", "namespace": "platform"}]));
     let destinations = vec![OrderDestination {
@@ -243,13 +244,26 @@ fn secrets_of_another_namespace_are_copied_into_one_of_the_run() {
     let name = work.policy_name().unwrap();
     assert_eq!(declared.destinations_of(&name).len(), 1);
 
-    let mut job = built.job.clone();
-    job.metadata.uid = Some("uid-of-the-job".to_owned());
+    // The same keys are in the same Secret, and other ones in another.
+    let named = |version: &str| {
+        let destinations = vec![OrderDestination {
+            foreign_namespace: Some("platform"),
+            ..OrderDestination::own("wasabi", &s3)
+        }];
+        let order = JobOrder {
+            name: "another-job",
+            keys_version: version.to_owned(),
+            ..order(Some(&policy), destinations, scheduled(), &settings)
+        };
+        build(&order).unwrap().secret.unwrap().name
+    };
+    assert_eq!(named("1"), secret.name);
+    assert_ne!(named("2"), secret.name);
     let values = BTreeMap::from([
         ("0".to_owned(), ByteString(b"password".to_vec())),
         ("9".to_owned(), ByteString(b"not asked for".to_vec())),
     ]);
-    insta::assert_yaml_snapshot!("secret_of_a_run", secret.manifest(&job, values));
+    insta::assert_yaml_snapshot!("secret_with_foreign_keys", secret.manifest(values));
 }
 
 #[test]
