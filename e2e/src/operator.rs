@@ -76,7 +76,8 @@ impl Operator {
         let mut server = Server::spawn(&format!("the operator {name}"), command, &log)?;
         server
             .until("answer on /readyz", Duration::from_secs(60), || async {
-                Ok(http_get(port, "/readyz").await.ok())
+                let answer = http_get(port, "/readyz").await.unwrap_or_default();
+                Ok(answer.starts_with("HTTP/1.1 200").then_some(()))
             })
             .await?;
         Ok(Self { server, port })

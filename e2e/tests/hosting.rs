@@ -140,6 +140,7 @@ async fn a_destination_of_another_namespace_has_to_allow_it() -> Result<()> {
     );
 
     // A Restore reads from what its policy means by the name.
+    let restored = workspace.join("restored");
     workspace.yaml(
         "restore",
         &format!(

@@ -369,7 +369,7 @@ async fn operators_that_are_killed_and_take_over_make_no_second_job() -> Result<
     holder("second").await?;
     println!("taken over after {:?}", killed.elapsed());
     tokio::time::sleep(Duration::from_secs(5)).await;
-    ensure!(world.jobs(&namespace).await? == [job.clone()]);
+    ensure!(world.jobs(&namespace).await? == std::slice::from_ref(&job));
     ensure!(second.printed().contains("This replica leads."));
 
     // One that ends lets the next begin at once.
@@ -423,7 +423,7 @@ async fn who_loses_the_lease_ends_and_who_loses_the_api_server_for_a_while_goes_
     ensure!(ended.code() == Some(1), "{ended}");
     tokio::time::sleep(Duration::from_secs(20)).await;
     world.cluster.start_apiserver().await?;
-    ensure!(alone.get("/healthz").await? == "ok\n");
+    ensure!(alone.get("/healthz").await?.starts_with("HTTP/1.1 200"));
     world
         .cluster
         .apply(&world.destination(&namespace, "box", "outage", ""))

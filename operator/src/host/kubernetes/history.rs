@@ -181,16 +181,9 @@ impl History {
             .unwrap_or_default()
     }
 
-    /// Everything, for the metrics: the sums by policy and by destination, and how many Jobs of
-    /// each policy go on.
+    /// Everything, for the metrics.
     #[must_use]
-    pub fn sums(
-        &self,
-    ) -> (
-        Vec<(Name, Summary)>,
-        Vec<(Name, Summary)>,
-        BTreeMap<Name, u64>,
-    ) {
+    pub fn sums(&self) -> Sums {
         let inner = self.lock();
         let mut running = BTreeMap::new();
         for record in inner.jobs.values().filter(|record| record.is_open()) {
@@ -203,13 +196,28 @@ impl History {
                 .map(|(name, summary)| (name.clone(), summary.clone()))
                 .collect()
         };
-        (pairs(&inner.policies), pairs(&inner.destinations), running)
+        Sums {
+            policies: pairs(&inner.policies),
+            destinations: pairs(&inner.destinations),
+            running,
+        }
     }
 
     /// Forgets what the runs of a policy came to, when it is gone.
     pub fn forget_policy(&self, policy: &Name) {
         self.lock().policies.remove(policy);
     }
+}
+
+/// What the runs of all Jobs come to.
+#[derive(Debug, Clone)]
+pub struct Sums {
+    /// By policy.
+    pub policies: Vec<(Name, Summary)>,
+    /// By destination.
+    pub destinations: Vec<(Name, Summary)>,
+    /// How many Jobs of each policy go on.
+    pub running: BTreeMap<Name, u64>,
 }
 
 impl Inner {

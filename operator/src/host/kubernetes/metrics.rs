@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::history::Sums;
 use super::host::KubernetesHost;
 use crate::journal::JournalError;
 use crate::metrics::{History, Source};
@@ -13,7 +14,11 @@ pub struct JobMetrics(pub Arc<KubernetesHost>);
 
 impl Source for JobMetrics {
     fn history(&self) -> Result<History, JournalError> {
-        let (policies, destinations, running) = self.0.history.sums();
+        let Sums {
+            policies,
+            destinations,
+            running,
+        } = self.0.history.sums();
         let named = |(name, sum): (crate::host::Name, _)| (name.to_string(), sum);
         Ok(History {
             policies: policies.into_iter().map(named).collect(),

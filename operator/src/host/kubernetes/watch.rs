@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
 use holdfast_crds::{Backup, BackupPolicy, Destination, MongoConnection, Restore, Source};
@@ -44,6 +45,20 @@ impl Namespaces {
             })
             .collect()
     }
+}
+
+/// The longest pause before a watch that broke is begun again: an API server that comes back should
+/// not wait for us.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+fn pauses() -> watcher::ExponentialBackoff {
+    backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(800))
+        .with_max_delay(LONGEST_PAUSE)
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times()
+        .into()
 }
 
 /// Follows everything; the receiver is told when all that there is has been read once.
@@ -150,7 +165,7 @@ async fn objects<K>(
         .into_iter()
         .map(|(_, api)| {
             watcher::watcher(api, Config::default())
-                .default_backoff()
+                .backoff(pauses())
                 .boxed()
         })
         .collect();
@@ -194,7 +209,7 @@ async fn jobs(
         .into_iter()
         .map(|(_, api)| {
             watcher::watcher(api, config.clone())
-                .default_backoff()
+                .backoff(pauses())
                 .boxed()
         })
         .collect();
@@ -261,7 +276,7 @@ async fn secrets(
         .into_iter()
         .map(|(_, api)| {
             watcher::watcher(api, Config::default())
-                .default_backoff()
+                .backoff(pauses())
                 .boxed()
         })
         .collect();

@@ -16,7 +16,7 @@ const MODE: i32 = 0o440;
 
 /// The Secret with the keys of foreign destinations. It goes away with the object that the Job is
 /// for, and serves all Jobs of that object until a key changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunSecret {
     /// Its name.
     pub name: String,
