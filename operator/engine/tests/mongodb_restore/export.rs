@@ -15,7 +15,7 @@ use holdfast_engine::progress::Progress;
 use tokio_util::sync::CancellationToken;
 
 use super::content::Backup;
-use super::dataset::{self, DATABASES, assert_same};
+use super::dataset::{self, DATABASES, Writer, assert_same};
 use super::round_trip::sendable;
 use super::server::{Kind, Server};
 
@@ -131,5 +131,5 @@ async fn assert_same_but_for_empty_timestamps(
             .run("shop", bson::doc! { "drop": "timestamps" })
             .await;
     }
-    assert_same(&source.client, &target.client, names).await;
+    assert_same(&source.client, &target.client, names, Writer::Mongorestore).await;
 }

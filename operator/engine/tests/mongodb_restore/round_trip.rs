@@ -14,7 +14,7 @@ use holdfast_engine::source::mongodb::restore::{
 use tokio_util::sync::CancellationToken;
 
 use super::content::Backup;
-use super::dataset::{self, DATABASES, assert_same};
+use super::dataset::{self, DATABASES, Writer, assert_same};
 use super::server::{Kind, Server};
 
 /// A request for everything, into this server.
@@ -71,7 +71,13 @@ async fn into_a_replica_set() {
         assert_eq!(one.verification, expected, "{}", one.target);
     }
     assert!(report.verified());
-    assert_same(&source.client, &target.client, &same_names()).await;
+    assert_same(
+        &source.client,
+        &target.client,
+        &same_names(),
+        Writer::Holdfast,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -88,7 +94,7 @@ async fn from_any_blobs_and_renamed_into_a_standalone() {
     let report = run(&request, Backup::of(dump.path()).in_blobs_of(1000)).await;
     assert!(report.verified(), "{report}");
     let names = [("shop", "copy"), ("Données", "Copie")];
-    assert_same(&source.client, &target.client, &names).await;
+    assert_same(&source.client, &target.client, &names, Writer::Holdfast).await;
 }
 
 #[tokio::test]
@@ -128,5 +134,11 @@ async fn what_is_dropped_and_restored_is_as_before() {
     // source through a second restore.
     let reference = Server::start(Kind::Standalone).await;
     run(&everything(&reference), Backup::of(dump.path())).await;
-    assert_same(&reference.client, &server.client, &same_names()).await;
+    assert_same(
+        &reference.client,
+        &server.client,
+        &same_names(),
+        Writer::Holdfast,
+    )
+    .await;
 }
