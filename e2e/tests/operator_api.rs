@@ -314,18 +314,22 @@ async fn a_destination_of_another_namespace_is_used_only_where_it_says_so() -> R
     ensure!(words(&refused).replace("shared", "absent") == words(&missing));
     ensure!(world.jobs(&other).await?.is_empty());
 
-    // The keys follow the Job, and go with it.
+    // The keys are beside the Job before its pod could wait for them, and go with the policy.
     let job = world.one_job(&guest).await?;
-    let secret = world
-        .cluster
-        .until(
-            "copied keys",
-            SOON,
-            &["-n", &guest, "secret", &job],
-            |value| Some(value.clone()),
-        )
-        .await?;
-    ensure!(secret["metadata"]["ownerReferences"][0]["name"] == job.as_str());
+    let job = world.cluster.get(&["-n", &guest, "job", &job]).await?;
+    let keys = job["spec"]["template"]["spec"]["volumes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|volume| volume["name"] == "holdfast-secret-run")
+        .and_then(|volume| volume["secret"]["secretName"].as_str())
+        .context("no volume with the keys of a destination of another namespace")?;
+    let secret = world.cluster.get(&["-n", &guest, "secret", keys]).await?;
+    let owner = &secret["metadata"]["ownerReferences"][0];
+    ensure!(
+        owner["kind"] == "BackupPolicy" && owner["name"] == "shop",
+        "{owner}"
+    );
     Ok(())
 }
 
