@@ -1,20 +1,61 @@
-//! The main job in a real cluster, by kubectl alone: a Destination, a policy, a
-//! Backup that is asked for, and a Restore; the work is done by pods of this
-//! project's image.
+//! The main job in a real cluster: the operator is installed by helm and runs as a pod with no rights but
+//! the chart's; the rest is kubectl alone: a Destination, a policy, a Backup that is asked for, and a
+//! Restore. The work is done by pods of this project's image.
 
 #[path = "support/asking.rs"]
 mod support;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::cluster::Cluster;
+use holdfast_e2e::helm;
 use holdfast_e2e::holdfast::{REPOSITORY_PASSWORD, binary};
 use holdfast_e2e::mongod::{Options, ReplicaSet};
-use holdfast_e2e::operator::{self, Operator};
 use holdfast_e2e::s3::{self, S3};
 use holdfast_e2e::tools::Restic;
 use holdfast_e2e::{Workdir, shared};
 use serde_json::Value;
 use support::{contents, shop};
+
+/// Where the operator is installed.
+const SYSTEM: &str = "holdfast-system";
+
+/// Installs the chart and waits until its pods are ready; its namespace takes none but restricted ones.
+async fn install(cluster: &Cluster, image: &str) -> Result<()> {
+    let (repository, tag) = image
+        .rsplit_once(':')
+        .with_context(|| format!("{image} has no tag"))?;
+    cluster
+        .kubectl(["create", "namespace", SYSTEM])
+        .await?
+        .ok()?;
+    let standard = "pod-security.kubernetes.io/enforce=restricted";
+    cluster
+        .kubectl(["label", "namespace", SYSTEM, standard])
+        .await?
+        .ok()?;
+    let chart = helm::chart();
+    let chart = chart.to_string_lossy();
+    let repository = format!("image.repository={repository}");
+    let tag = format!("image.tag={tag}");
+    let mut args = vec!["install", "holdfast", &chart, "--namespace", SYSTEM];
+    args.extend(["--wait", "--timeout", "100s", "--set", &repository]);
+    args.extend(["--set", &tag, "--set", "image.pullPolicy=Never"]);
+    args.extend(["--set", "replicas=2"]);
+    let installed = helm::run_in(&cluster.kubeconfig(), args).await?.ok();
+    if let Err(error) = installed {
+        let said = printed(cluster).await?;
+        let pods = cluster.kubectl(["describe", "pods", "-n", SYSTEM]).await?;
+        return Err(error.context(format!("{said}\n{}", pods.said())));
+    }
+    Ok(())
+}
+
+/// What the operator's pods have printed.
+async fn printed(cluster: &Cluster) -> Result<String> {
+    let ours = "app.kubernetes.io/name=holdfast";
+    let logs = ["logs", "-n", SYSTEM, "--prefix", "--tail=60", "-l", ours];
+    Ok(cluster.kubectl(logs).await?.said())
+}
 
 /// A namespace of the cluster.
 struct Space<'a> {
@@ -45,7 +86,7 @@ impl Space<'_> {
     }
 
     /// `kubectl wait`; what the object, the pods and the operator say when it is in vain.
-    async fn wait(&self, object: &str, condition: &str, operator: &Operator) -> Result<()> {
+    async fn wait(&self, object: &str, condition: &str) -> Result<()> {
         let wanted = format!("--for=condition={condition}");
         let args = ["wait", "-n", &self.name, object, &wanted, "--timeout=110s"];
         let waited = self.cluster.kubectl(args).await?.ok();
@@ -58,11 +99,9 @@ impl Space<'_> {
         let pods = self.cluster.kubectl(pods.iter().chain(&ours)).await?.said();
         let events = ["get", "events,pods,jobs", "-n", &self.name];
         let events = self.cluster.kubectl(events).await?.said();
+        let operator = printed(self.cluster).await?;
         waited.map(drop).with_context(|| {
-            format!(
-                "{object:#}\n--- pods\n{pods}\n--- events\n{events}\n--- operator\n{}",
-                operator.printed()
-            )
+            format!("{object:#}\n--- pods\n{pods}\n--- events\n{events}\n--- operator\n{operator}")
         })
     }
 }
@@ -73,8 +112,8 @@ async fn a_database_is_backed_up_and_restored_by_kubectl_alone() -> Result<()> {
     let Some(cluster) = shared::cluster(test).await? else {
         return Ok(());
     };
-    cluster.apply_crds().await?;
     let image = cluster.load_image(&binary()?).await?;
+    install(cluster, &image).await?;
     let dir = Workdir::new()?;
     let servers = || Options {
         address: cluster.outside().unwrap_or(std::net::Ipv4Addr::LOCALHOST),
@@ -103,13 +142,6 @@ async fn a_database_is_backed_up_and_restored_by_kubectl_alone() -> Result<()> {
     space.secret("new-db", &[("uri", &target.uri())]).await?;
     let disk = cluster.claim(&space.name, "disk").await?;
 
-    let options = operator::Options {
-        namespaces: vec![space.name.clone()],
-        image: Some(image),
-        arguments: vec!["--image-pull-policy=Never".to_owned()],
-        ..operator::Options::default()
-    };
-    let operator = Operator::start(cluster, &dir, "operator", &options).await?;
     let password = "encryption: {password: {secretKeyRef: {name: repo, key: password}}}";
     space
         .apply(&format!(
@@ -149,19 +181,19 @@ spec:
             s3::REGION
         ))
         .await?;
-    space.wait("destination/bucket", "Ready", &operator).await?;
+    space.wait("destination/bucket", "Ready").await?;
     space
         .apply(
             "apiVersion: holdfast.dev/v1alpha1\nkind: Backup\nmetadata: {name: now}\n\
              spec: {policy: shop, tags: [by-hand]}\n",
         )
         .await?;
-    space.wait("backup/now", "Succeeded", &operator).await?;
+    space.wait("backup/now", "Succeeded").await?;
     let backup = space.get("backup/now").await?;
     let id = backup["status"]["id"]
         .as_str()
         .with_context(|| format!("no id: {backup:#}"))?;
-    space.wait("backuppolicy/shop", "Ready", &operator).await?;
+    space.wait("backuppolicy/shop", "Ready").await?;
 
     // Stock restic finds it on the claim, where the pod has copied it.
     let restic = Restic::local(&disk, REPOSITORY_PASSWORD);
@@ -189,7 +221,7 @@ spec:
              to: {{mongodb: {{uriFrom: {{secretKeyRef: {{name: new-db, key: uri}}}}}}}}\n"
         ))
         .await?;
-    space.wait("restore/back", "Succeeded", &operator).await?;
+    space.wait("restore/back", "Succeeded").await?;
     let restore = space.get("restore/back").await?;
     ensure!(restore["status"]["verified"] == "Verified", "{restore:#}");
     original.same_as(&contents(&target.client().await?, "shop").await?)
