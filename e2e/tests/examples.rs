@@ -10,7 +10,7 @@ use holdfast_e2e::Workspace;
 use support::expect;
 
 /// Examples that say themselves that they go with others.
-const TOGETHER: &[(&str, &str)] = &[("restore", "quickstart")];
+const TOGETHER: &[(&str, &str)] = &[("restore", "quickstart"), ("backup", "quickstart")];
 
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
