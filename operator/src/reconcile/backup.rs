@@ -2,6 +2,7 @@
 
 use holdfast_crds::BackupStatus;
 use holdfast_crds::meta::Time;
+use holdfast_engine::class::Classified;
 use jiff::Timestamp;
 
 use crate::catalogue::{self, Listing};
@@ -55,6 +56,10 @@ pub async fn reconcile<H: Host>(
             Some(attempts) => {
                 status.completion_time = Some(Time(attempts.ended));
                 Verdict::no("BackupFailed", attempts.message.clone())
+            }
+            None if !declared.policies.contains_key(&policy) => {
+                let error = RunError::UnknownPolicy(policy);
+                Verdict::no(error.reason(), error.to_string())
             }
             None => Verdict::unknown("Pending", "The run has not ended yet."),
         }

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use super::events::CONTROLLER;
 use super::host::BACKUP_ID_LABEL;
 use super::job::{LABEL_POLICY, label_value};
-use super::objects::Change;
 use super::operator::{Operator, PassError};
 use super::record::{MANAGED_BY, MANAGER};
 use crate::catalogue::{self, Listing};

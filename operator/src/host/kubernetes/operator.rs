@@ -21,7 +21,7 @@ use super::host::KubernetesHost;
 use super::job::JobSettings;
 use super::wakes::Wakes;
 use crate::host::observer::Observer;
-use crate::host::{Name, View};
+use crate::host::{Host, Name, View};
 use crate::run::RunError;
 
 /// The first pause after a failure; it doubles with each.
@@ -29,6 +29,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// The longest pause after passes that the API server did not let end: nothing tells when it is back,
+/// and what fell due meanwhile should not wait for minutes more.
+const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(20);
 
 /// How long an object that nothing happens to is left alone: retention forgets by time, too.
 const RESYNC: Duration = Duration::from_secs(3600);
@@ -119,6 +123,9 @@ pub trait Controlled: Resource<DynamicType = ()> + Clone + Debug + Send + Sync +
     /// Its name.
     const KIND: &'static str;
 
+    /// Whether metrics tell of its objects.
+    const IS_MEASURED: bool = false;
+
     /// One pass over an object.
     ///
     /// # Errors
@@ -206,21 +213,29 @@ pub async fn control<K: Controlled>(
             tracing::warn!(kind = K::KIND, %name, %error, "An object could not be reconciled.");
             match error.class {
                 ErrorClass::Permanent | ErrorClass::Damaged => Action::requeue(RESYNC),
-                ErrorClass::Transient | ErrorClass::Waiting => {
-                    Action::requeue(operator.failed(K::KIND, &name))
+                ErrorClass::Waiting => Action::requeue(operator.failed(K::KIND, &name)),
+                ErrorClass::Transient => {
+                    Action::requeue(operator.failed(K::KIND, &name).min(LONGEST_OUTAGE_PAUSE))
                 }
             }
         },
-        operator,
+        operator.clone(),
         store,
         queue,
         Config::default().concurrency(concurrency),
     );
     passes
         .for_each(|passed| async {
-            // Failures are told where their pause is decided, and an object that is gone is no news.
-            if let Err(Error::RunnerError(error)) = passed {
-                tracing::error!(kind = K::KIND, %error, "A controller has broken off.");
+            match passed {
+                Err(Error::RunnerError(error)) => {
+                    tracing::error!(kind = K::KIND, %error, "A controller has broken off.");
+                }
+                // It is gone. That is known here after its last pass, so that none tells of it again.
+                Err(Error::ObjectNotFound(_)) if K::IS_MEASURED => {
+                    operator.observer.retain(&operator.host.declared());
+                }
+                // Failures are told where their pause is decided.
+                _ => {}
             }
         })
         .await;

@@ -340,6 +340,14 @@ fn destination_changed(host: &KubernetesHost, wakes: &Wakes, change: &Change<Des
     let name = Name::of(object.as_ref());
     if matches!(change, Change::Gone(_)) {
         host.looks.forget(&name);
+        wake_backups(host, wakes, |backup| {
+            let status = backup.status.as_ref();
+            backup.namespace().as_deref() == Some(name.namespace.as_str())
+                && status.is_some_and(|status| {
+                    let mut copies = status.copies.iter();
+                    copies.any(|copy| copy.destination == name.name)
+                })
+        });
     }
     wakes.destination(&name);
     wake_users(host, wakes, &name);
@@ -372,6 +380,18 @@ pub fn wake_users(host: &KubernetesHost, wakes: &Wakes, destination: &Name) {
     }
 }
 
+/// Wakes Backups that something is gone for.
+fn wake_backups(host: &KubernetesHost, wakes: &Wakes, concerned: impl Fn(&Backup) -> bool) {
+    if wakes.nobody_listens() {
+        return;
+    }
+    for backup in host.backups.all() {
+        if concerned(&backup) {
+            wakes.backup(&Name::of(backup.as_ref()));
+        }
+    }
+}
+
 fn policy_changed(host: &KubernetesHost, wakes: &Wakes, change: &Change<BackupPolicy>) {
     let (Change::Declared(object) | Change::Gone(object)) = change else {
         return;
@@ -384,6 +404,10 @@ fn policy_changed(host: &KubernetesHost, wakes: &Wakes, change: &Change<BackupPo
         for destination in &object.spec.destinations {
             wakes.destination(&Name::new(&name.namespace, &destination.name));
         }
+        wake_backups(host, wakes, |backup| {
+            backup.spec.policy == name.name
+                && backup.namespace().as_deref() == Some(name.namespace.as_str())
+        });
     }
     wakes.policy(&name);
     if wakes.nobody_listens() {

@@ -14,11 +14,11 @@ use crate::reconcile::look::{Depth, Looked};
 
 impl Controlled for Destination {
     const KIND: &'static str = "Destination";
+    const IS_MEASURED: bool = true;
 
     async fn pass(operator: &Operator, name: &Name) -> Result<Next, PassError> {
         let host = &operator.host;
         let Some(object) = host.destinations.get(name) else {
-            operator.observer.retain(&host.declared());
             return Ok(Next::Never);
         };
         for job in host.history.owned_by::<Self>(name) {

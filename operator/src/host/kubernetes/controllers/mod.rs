@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use kube::Resource;
 
 use super::host::KubernetesHost;
-use super::operator::Operator;
-use crate::host::Name;
+use super::operator::{Operator, PassError};
+use crate::host::{Host, Name};
 use crate::reconcile::policy::Patience;
+use crate::run::RunError;
 
 /// Takes a forced pass in hand, if one is asked for, and says how failures are looked at then.
 fn patience(
@@ -34,4 +35,21 @@ fn patience(
         Patience::Backoff
     };
     (patience, forced)
+}
+
+/// Answers a forced pass that found nothing to do: the status stays as it is but for the answer.
+async fn answer<S: serde::Serialize>(
+    operator: &Operator,
+    kind: &'static str,
+    name: &Name,
+    status: &S,
+    now: Timestamp,
+) -> Result<(), PassError> {
+    let host = &operator.host;
+    let spec = serde_json::Value::Null;
+    let record = host.observe_object(kind, name, spec, now, true).await?;
+    let status =
+        serde_json::to_value(status).map_err(|error| RunError::Panicked(error.to_string()))?;
+    host.write_status(kind, name, &record, status).await?;
+    Ok(())
 }

@@ -18,6 +18,7 @@ use crate::reconcile::{backup, dereference, policy};
 
 impl Controlled for BackupPolicy {
     const KIND: &'static str = "BackupPolicy";
+    const IS_MEASURED: bool = true;
 
     async fn pass(operator: &Operator, name: &Name) -> Result<Next, PassError> {
         let host = &operator.host;

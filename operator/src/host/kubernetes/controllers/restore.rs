@@ -85,6 +85,17 @@ impl Controlled for Restore {
     }
 }
 
+/// Answers a forced pass that has nothing to do.
+async fn answer(
+    operator: &Operator,
+    name: &Name,
+    object: &Restore,
+    now: Timestamp,
+) -> Result<(), PassError> {
+    let status = object.status.clone().unwrap_or_default();
+    super::answer(operator, Restore::KIND, name, &status, now).await
+}
+
 /// Whether it has ended, and whether well.
 fn how_it_ended(object: &Restore) -> (bool, bool) {
     let Some(status) = &object.status else {
