@@ -287,32 +287,43 @@ async fn apply(operator: &Operator, difference: Difference) -> Result<(), PassEr
         write(operator, &name, backup).await?;
     }
     for name in &difference.delete {
-        let Some(known) = operator.host.backups.get(name) else {
-            continue;
-        };
-        let api = api(operator, name);
-        let parameters = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: known.uid(),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        match api.delete(&name.name, &parameters).await {
-            Ok(_) => {
-                if super::finalizer::has(known.as_ref()) {
-                    continue;
-                }
-                let Change::Gone(_) = operator.host.backups.remove(known) else {
-                    continue;
-                };
-                tracing::info!(backup = %name, "A restore point is gone, and so is its object.");
-            }
-            Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => {}
-            Err(error) => return Err(RunError::api("delete", "Backup", name, &error).into()),
-        }
+        take_away(operator, name).await?;
     }
     Ok(())
+}
+
+/// Deletes an object whose restore point is not to be seen any more.
+///
+/// # Errors
+/// As [`sync`].
+pub async fn take_away(operator: &Operator, name: &Name) -> Result<(), PassError> {
+    let Some(known) = operator.host.backups.get(name) else {
+        return Ok(());
+    };
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: known.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api(operator, name).delete(&name.name, &parameters).await {
+        Ok(_) => {
+            if !super::finalizer::has(known.as_ref()) {
+                operator.host.backups.remove(known);
+                tracing::info!(backup = %name, "A restore point is gone, and so is its object.");
+            }
+            Ok(())
+        }
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(()),
+        Err(error) => Err(RunError::api("delete", "Backup", name, &error).into()),
+    }
+}
+
+/// Takes over what the API server answered. A mirror declares nothing: ten thousand of them must not
+/// have what is declared gathered ten thousand times.
+fn take_note(operator: &Operator, answer: Backup) {
+    operator.host.backups.put(answer);
 }
 
 fn api(operator: &Operator, name: &Name) -> Api<Backup> {
@@ -330,7 +341,7 @@ async fn create(operator: &Operator, backup: &Backup) -> Result<(), PassError> {
         ..PostParams::default()
     };
     match api(operator, &name).create(&parameters, &object).await {
-        Ok(answer) => operator.host.answered(&operator.host.backups, answer),
+        Ok(answer) => take_note(operator, answer),
         // Somebody's own object has the name; it is not touched.
         Err(kube::Error::Api(answer)) if answer.code == 409 => return Ok(()),
         // The namespace is going away.
@@ -355,7 +366,7 @@ async fn write(operator: &Operator, name: &Name, backup: &Backup) -> Result<(), 
         .patch_status(&name.name, &parameters, &Patch::Apply(&patch))
         .await
     {
-        Ok(answer) => operator.host.answered(&operator.host.backups, answer),
+        Ok(answer) => take_note(operator, answer),
         Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => {}
         Err(error) => {
             return Err(RunError::api("write the status of", "Backup", name, &error).into());
@@ -384,7 +395,7 @@ async fn relabel(operator: &Operator, name: &Name, backup: &Backup) -> Result<()
         .patch(&name.name, &parameters, &Patch::Merge(&patch))
         .await
     {
-        Ok(answer) => operator.host.answered(&operator.host.backups, answer),
+        Ok(answer) => take_note(operator, answer),
         Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => {}
         Err(error) => return Err(RunError::api("label", "Backup", name, &error).into()),
     }

@@ -42,6 +42,9 @@ impl Controlled for Restore {
         let (over, succeeded) = how_it_ended(&object);
         // One that succeeded is never done twice; one that failed only when somebody asks for it.
         if succeeded || (over && !forced) {
+            if forced {
+                answer(operator, name, &object, now).await?;
+            }
             return Ok(Next::Never);
         }
         for job in host.history.owned_by::<Self>(name) {
@@ -51,9 +54,15 @@ impl Controlled for Restore {
         }
         let jobs = host.history.owned_by::<Self>(name);
         if jobs.iter().any(|job| job.is_open()) {
+            if forced {
+                // It is under way: a request that stayed open would have it done once more.
+                answer(operator, name, &object, now).await?;
+            }
             return Ok(Next::Change);
         }
-        if let Some(job) = jobs.last().filter(|_| !forced) {
+        // What was asked for before its Job was read concerns that Job; it is asked for again only
+        // when it is known how that ended.
+        if let Some(job) = jobs.last().filter(|_| !over) {
             report(operator, name, job).await?;
             return Ok(Next::Never);
         }
