@@ -12,12 +12,17 @@ use rustic_core::{
     WriteBackend,
 };
 use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::RepositoryError;
 use super::id::{ObjectId, from_rustic};
 use super::inner::locked;
 use super::uploads::Uploads;
 use crate::destination::{Storage, StorageError};
+
+/// Who derives a key from a password: one in the process. It takes 128 MiB for half a second, and an
+/// operator opens hundreds of repositories when it starts.
+static DERIVING: Semaphore = Semaphore::const_new(1);
 
 /// A storage as the library wants it.
 pub(super) struct Backend {
@@ -27,6 +32,9 @@ pub(super) struct Backend {
     /// The first thing that went wrong below.
     failure: Mutex<Option<RepositoryError>>,
     view: View,
+    /// Held from the moment at which the library has a key file until it asks for something else:
+    /// while it derives, and never while it waits for the storage.
+    deriving: Mutex<Option<SemaphorePermit<'static>>>,
 }
 
 /// What of the storage the library sees.
@@ -59,6 +67,7 @@ impl Backend {
             handle: Handle::current(),
             failure: Mutex::default(),
             view,
+            deriving: Mutex::default(),
         })
     }
 
@@ -148,7 +157,14 @@ impl ReadBackend for Backend {
     }
 
     fn read_full(&self, tpe: FileType, id: &Id) -> RusticResult<Bytes> {
-        self.wait(self.storage.read(&path(tpe, id)))
+        locked(&self.deriving).take();
+        let bytes = self.wait(self.storage.read(&path(tpe, id)))?;
+        if tpe == FileType::Key {
+            // It is never closed; without a permit the library derives all the same.
+            let permit = self.handle.block_on(DERIVING.acquire()).ok();
+            *locked(&self.deriving) = permit;
+        }
+        Ok(bytes)
     }
 
     fn read_partial(
