@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 use crate::host::Name;
 
+/// The annotation in which kubectl keeps what it applied: the whole object once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// What a watch told of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<K> {
@@ -55,7 +58,11 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
     fn default() -> Self {
-        let (reader, writer) = reflector::store();
+        let (reader, mut writer) = reflector::store();
+        // A store is ready after its first list, which replaces what is in it. Ours is fed by several
+        // watches, piece by piece, and nobody reads it before all have told what there is.
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
         Self {
             writer: Mutex::new(writer),
             reader,
@@ -80,18 +87,6 @@ where
     /// All of them.
     pub fn all(&self) -> Vec<Arc<K>> {
         self.reader.state()
-    }
-
-    /// Lets the readers begin: every watch has told all that there is.
-    pub fn complete(&self) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        // A store is ready after its first list; ours come piece by piece, and are listed again here.
-        let all = self.reader.state();
-        writer.apply_watcher_event(&Event::Init);
-        for object in all {
-            writer.apply_watcher_event(&Event::InitApply(object.as_ref().clone()));
-        }
-        writer.apply_watcher_event(&Event::InitDone);
     }
 
     /// Takes over what one watch says, and tells what it changed.
@@ -135,8 +130,11 @@ where
     /// Takes over one object, unless a newer version of it is known: our own writes are known before
     /// the watch tells of them.
     pub fn put(&self, mut object: K) -> Option<Change<K>> {
-        // Who set which field takes more room than the fields.
+        // Who set which field, and what kubectl applied last, take more room than the object.
         object.meta_mut().managed_fields = None;
+        if let Some(annotations) = &mut object.meta_mut().annotations {
+            annotations.remove(LAST_APPLIED);
+        }
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.reader.get(&ObjectRef::from(&object));
         if let Some(known) = &known
@@ -259,7 +257,6 @@ mod tests {
             objects.take(event, &mut one);
         }
         objects.take(Event::Apply(backup("c", "3", 1)), &mut other);
-        objects.complete();
         assert_eq!(names(&objects), ["a", "b", "c"]);
         objects.take(Event::Init, &mut one);
         objects.take(Event::InitApply(backup("b", "2", 1)), &mut one);

@@ -185,7 +185,6 @@ async fn objects<K>(
             }
         }
         if listed && waiting.remove(&number) && waiting.is_empty() {
-            store(&host).complete();
             if let Some(ready) = ready.take() {
                 // Nobody waits any more when the process is about to end.
                 let _ = ready.send(());
