@@ -15,7 +15,7 @@ E2E_BIN := $(or $(HOLDFAST_E2E_CACHE),$(CURDIR)/.cache/e2e)/bin
 CLUSTER_DIR ?= /tmp/holdfast-cluster
 CLUSTER_FLAGS ?=
 
-.PHONY: help setup build demo test unit lint fmt generate verify-generated generate-deploy verify-deploy deny bench soak cluster-up cluster-down clean
+.PHONY: help setup build demo test unit lint fmt generate verify-generated generate-deploy verify-deploy deny bench bench-scale soak cluster-up cluster-down clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -63,6 +63,10 @@ deny: ## Licences, advisories and duplicates of the dependencies (needs cargo-de
 bench: setup ## Compare with the stock tools; prints the table of BENCHMARKS.md.
 	$(CARGO) build --locked --release --workspace --bins
 	@HOLDFAST_BIN="$(abspath $(TARGET_DIR))/release/holdfast" $(TARGET_DIR)/release/bench
+
+bench-scale: setup ## Measure the operator with 2,000 policies and 10,000 backups (HOLDFAST_SCALE_IDLE_MINUTES).
+	$(CARGO) build --locked --release --workspace --bins
+	@HOLDFAST_BIN="$(abspath $(TARGET_DIR))/release/holdfast" $(TARGET_DIR)/release/scale
 
 soak: setup ## The long forms of the end-to-end tests: all the repetitions and sizes.
 	$(CARGO) build --locked --workspace --all-targets

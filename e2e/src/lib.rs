@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+pub mod audit;
 pub mod bank;
 pub mod bson_bytes;
 pub mod cluster;
@@ -35,7 +36,9 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod s3;
+pub mod scale;
 pub mod shared;
+pub mod snapshots;
 pub mod ssh_agent;
 pub mod sshd;
 pub mod tools;
