@@ -56,6 +56,8 @@ pub struct Election {
     times: Times,
     /// The version of the record when it was last seen to be another one, and when that was.
     seen: Option<(String, Instant)>,
+    /// The record as this process wrote it last.
+    held: Option<Lease>,
 }
 
 impl Election {
@@ -68,6 +70,7 @@ impl Election {
             identity,
             times,
             seen: None,
+            held: None,
         }
     }
 
@@ -146,6 +149,12 @@ impl Election {
 
     /// Takes or renews the lease, if that may be.
     async fn try_once(&mut self, now: Instant) -> Result<Standing, kube::Error> {
+        // Who wrote it last needs not read it: the write fails if anybody else has written since.
+        if let Some(lease) = self.held.take()
+            && self.write(lease).await? == Standing::Held
+        {
+            return Ok(Standing::Held);
+        }
         let Some(lease) = self.api.get_opt(LEASE).await? else {
             let lease = Lease {
                 metadata: ObjectMeta {
@@ -155,7 +164,8 @@ impl Election {
                 },
                 spec: Some(claimed(None, &self.identity, self.times, Timestamp::now())),
             };
-            return won(self.api.create(&PostParams::default(), &lease).await);
+            let answer = self.api.create(&PostParams::default(), &lease).await;
+            return self.won(answer);
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != version) {
@@ -168,29 +178,34 @@ impl Election {
         if !may_take(lease.spec.as_ref(), &self.identity, unchanged) {
             return Ok(Standing::Other);
         }
-        let spec = claimed(
-            lease.spec.as_ref(),
-            &self.identity,
-            self.times,
-            Timestamp::now(),
-        );
+        self.write(lease).await
+    }
+
+    /// Writes this process into the record, unless that is another one by now.
+    async fn write(&mut self, lease: Lease) -> Result<Standing, kube::Error> {
+        let before = lease.spec.as_ref();
+        let spec = claimed(before, &self.identity, self.times, Timestamp::now());
         let lease = Lease {
             spec: Some(spec),
             ..lease
         };
-        won(self
+        let answer = self
             .api
             .replace(LEASE, &PostParams::default(), &lease)
-            .await)
+            .await;
+        self.won(answer)
     }
-}
 
-fn won(answer: Result<Lease, kube::Error>) -> Result<Standing, kube::Error> {
-    match answer {
-        Ok(_) => Ok(Standing::Held),
-        // Another one was faster.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Standing::Other),
-        Err(error) => Err(error),
+    fn won(&mut self, answer: Result<Lease, kube::Error>) -> Result<Standing, kube::Error> {
+        match answer {
+            Ok(lease) => {
+                self.held = Some(lease);
+                Ok(Standing::Held)
+            }
+            // Another one was faster.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Standing::Other),
+            Err(error) => Err(error),
+        }
     }
 }
 
