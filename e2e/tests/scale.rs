@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use holdfast_e2e::audit::{Audit, Requests};
 use holdfast_e2e::operator::Operator;
-use holdfast_e2e::scale::{Size, World};
+use holdfast_e2e::scale::{Size, World, memory};
 
 const SIZE: Size = Size {
     namespaces: 3,
     policies: 20,
     backups: 5,
 };
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(180);
 
 async fn requests_until_rest(
@@ -70,6 +70,10 @@ async fn each_backup_is_written_once_and_nothing_is_when_nothing_changes() -> Re
     let gets = first.count(|verb, _| verb == "get");
     ensure!(gets <= 3 * destinations, "{first:#?}");
 
+    // A key takes 128 MiB to derive, and no two are derived at once.
+    let (resident, peak) = memory(operator.pid())?;
+    ensure!(peak - resident < 200.0, "{resident} MiB, at most {peak}");
+
     // A destination is listed again by word of a person: that is answered, and nothing else.
     let asked = world
         .cluster
@@ -97,7 +101,7 @@ async fn each_backup_is_written_once_and_nothing_is_when_nothing_changes() -> Re
     ensure!(lists(&restart) == 6, "{restart:#?}");
 
     // And has nothing to ask: only its lease is renewed.
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let idle = audit.read()?;
     ensure!(
         idle.count(|_, resource| resource == "leases") > 0,
