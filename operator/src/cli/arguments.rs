@@ -81,9 +81,13 @@ pub struct FileArgs {
         value_delimiter = ','
     )]
     pub files: Vec<PathBuf>,
-    /// Namespace of the objects named on the command line.
-    #[arg(short, long, default_value = holdfast_crds::DEFAULT_NAMESPACE)]
-    pub namespace: String,
+    /// What a cluster declares, instead of files: the one that kubectl speaks to.
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// Namespace of the objects named on the command line [default: default, or with --kubernetes
+    /// that of the context].
+    #[arg(short, long)]
+    pub namespace: Option<String>,
 }
 
 /// How a result is printed.
@@ -221,6 +225,16 @@ pub enum OnConflictArg {
     Merge,
 }
 
+impl From<OnConflictArg> for holdfast_crds::OnConflict {
+    fn from(argument: OnConflictArg) -> Self {
+        match argument {
+            OnConflictArg::Fail => Self::Fail,
+            OnConflictArg::Drop => Self::Drop,
+            OnConflictArg::Merge => Self::Merge,
+        }
+    }
+}
+
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
@@ -331,9 +345,13 @@ pub struct HistoryArgs {
     /// How many of the newest runs.
     #[arg(long, default_value_t = 50)]
     pub limit: usize,
-    /// Namespace of the policy named on the command line.
-    #[arg(short, long, default_value = holdfast_crds::DEFAULT_NAMESPACE)]
-    pub namespace: String,
+    /// The runs of a cluster's Jobs, instead of those of this machine.
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// Namespace of the policy named on the command line [default: default, or with --kubernetes
+    /// that of the context].
+    #[arg(short, long)]
+    pub namespace: Option<String>,
     /// Accepted so that the same options go with every verb; the history needs no files.
     #[arg(
         short = 'f',

@@ -6,7 +6,7 @@ use super::arguments::{BackupArgs, GlobalArgs};
 use super::failure::Failure;
 use super::progress::Shown;
 use super::session::Session;
-use super::{output, print};
+use super::{cluster, output, print};
 use crate::catalogue::{self, Listing};
 use crate::host::Name;
 use crate::host::files::converge::Converger;
@@ -20,6 +20,9 @@ pub(super) async fn backup(global: &GlobalArgs, arguments: BackupArgs) -> Result
             "--tag {tag}: a tag is not empty, holds no comma, and is neither `holdfast` nor begins \
              with `policy=`"
         )));
+    }
+    if arguments.files.kubernetes {
+        return cluster::backup(arguments).await;
     }
     let session = Session::open(global, &arguments.files)?;
     let policy = session.policy(&arguments.policy)?;

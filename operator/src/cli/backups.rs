@@ -3,7 +3,7 @@
 use super::arguments::{BackupsArgs, GlobalArgs};
 use super::failure::Failure;
 use super::session::Session;
-use super::{output, print, tables};
+use super::{cluster, output, print, tables};
 use crate::catalogue::{self, Listing};
 use crate::host::Name;
 use crate::run::RunError;
@@ -12,6 +12,9 @@ use holdfast_engine::repository::RepositoryError;
 /// Lists restore points. What could be read is printed although a destination could not; the exit
 /// code is 1 then.
 pub(super) async fn backups(global: &GlobalArgs, arguments: BackupsArgs) -> Result<(), Failure> {
+    if arguments.files.kubernetes {
+        return cluster::backups(&arguments).await;
+    }
     let session = Session::open(global, &arguments.files)?;
     let policy = arguments
         .policy
@@ -29,9 +32,7 @@ pub(super) async fn backups(global: &GlobalArgs, arguments: BackupsArgs) -> Resu
         (None, _) => session.declared.destinations.keys().cloned().collect(),
     };
     if destinations.is_empty() {
-        return Err(Failure::Usage(
-            "the files given declare no Destination; name others with -f PATH".to_owned(),
-        ));
+        return Err(session.no_destination());
     }
     let mut listings = Vec::new();
     let mut failed = false;

@@ -6,9 +6,10 @@ use serde_json::json;
 
 use super::arguments::{CheckArgs, GlobalArgs};
 use super::failure::Failure;
-use super::print;
 use super::progress::Shown;
 use super::session::Session;
+use super::{cluster, print};
+use crate::host::Host;
 use crate::run::RunError;
 use crate::run::check::parse_part;
 
@@ -21,7 +22,19 @@ pub(super) async fn check(global: &GlobalArgs, arguments: CheckArgs) -> Result<(
         .transpose()
         .map_err(|error| Failure::Usage(format!("--read-data: {error}")))?
         .unwrap_or(ReadData::None);
+    if arguments.files.kubernetes {
+        let session = cluster::session(global, &arguments.files).await?;
+        return look(&session, &arguments, read_data).await;
+    }
     let session = Session::open(global, &arguments.files)?;
+    look(&session, &arguments, read_data).await
+}
+
+async fn look<H: Host>(
+    session: &Session<H>,
+    arguments: &CheckArgs,
+    read_data: ReadData,
+) -> Result<(), Failure> {
     let destination = session.destination(&arguments.destination)?;
     let progress = Progress::new();
     let shown = Shown::new("check", progress.clone());

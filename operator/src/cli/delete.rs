@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::arguments::{DeleteArgs, GlobalArgs};
 use super::failure::Failure;
-use super::print;
 use super::session::Session;
+use super::{cluster, print};
+use crate::host::Host;
 use crate::run::locate::{Located, names};
 
 /// Deletes one backup wherever it is, or at one destination.
@@ -17,7 +18,15 @@ pub(super) async fn delete(global: &GlobalArgs, arguments: DeleteArgs) -> Result
             "latest is no id; `holdfast backups` lists the ids, and delete takes one".to_owned(),
         ));
     }
+    if arguments.files.kubernetes {
+        let session = cluster::session(global, &arguments.files).await?;
+        return delete_from(&session, &arguments).await;
+    }
     let session = Session::open(global, &arguments.files)?;
+    delete_from(&session, &arguments).await
+}
+
+async fn delete_from<H: Host>(session: &Session<H>, arguments: &DeleteArgs) -> Result<(), Failure> {
     let located = session
         .locate(&arguments.backup, None, arguments.destination.as_deref())
         .await?;

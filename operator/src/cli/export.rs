@@ -8,14 +8,23 @@ use tokio::io::AsyncWrite;
 
 use super::arguments::{ExportArgs, GlobalArgs};
 use super::failure::Failure;
-use super::print;
 use super::progress::Shown;
 use super::session::Session;
+use super::{cluster, print};
+use crate::host::Host;
 use crate::run::export::ExportTo;
 
 /// Writes one backup out in mongodump's form.
 pub(super) async fn export(global: &GlobalArgs, arguments: ExportArgs) -> Result<(), Failure> {
+    if arguments.files.kubernetes {
+        let session = cluster::session(global, &arguments.files).await?;
+        return write(&session, &arguments).await;
+    }
     let session = Session::open(global, &arguments.files)?;
+    write(&session, &arguments).await
+}
+
+async fn write<H: Host>(session: &Session<H>, arguments: &ExportArgs) -> Result<(), Failure> {
     let located = session
         .locate(
             &arguments.backup,

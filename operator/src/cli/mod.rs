@@ -6,6 +6,7 @@ mod arguments;
 mod backup;
 mod backups;
 mod check;
+mod cluster;
 mod completions;
 mod delete;
 mod export;
@@ -77,7 +78,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Delete(arguments) => delete::delete(&global, arguments).await,
         Verb::Export(arguments) => export::export(&global, arguments).await,
         Verb::Check(arguments) => check::check(&global, arguments).await,
-        Verb::History(arguments) => history::history(&global, &arguments),
+        Verb::History(arguments) => history::history(&global, &arguments).await,
         Verb::Worker => worker::worker().await,
         Verb::Schema(arguments) => schema::schema(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),

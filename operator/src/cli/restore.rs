@@ -2,17 +2,17 @@
 
 use holdfast_crds::meta::{Condition, ObjectMeta, Time};
 use holdfast_crds::{
-    OnConflict, Restore, RestoreFrom, RestoreProgress, RestoreSpec, RestoreStatus, RestoreTarget,
+    Restore, RestoreFrom, RestoreProgress, RestoreSpec, RestoreStatus, RestoreTarget,
     RestoreToFiles, RestoreToOriginal,
 };
 use holdfast_engine::progress::Progress;
 use secrecy::SecretString;
 
-use super::arguments::{GlobalArgs, OnConflictArg, RestoreArgs};
+use super::arguments::{GlobalArgs, RestoreArgs};
 use super::failure::Failure;
-use super::print;
 use super::progress::Shown;
 use super::session::Session;
+use super::{cluster, print};
 use crate::run::restore::{RestoreOrder, RestoreOutcome, Target};
 
 /// Restores one backup, and prints what was done.
@@ -27,6 +27,9 @@ pub(super) async fn restore(global: &GlobalArgs, arguments: RestoreArgs) -> Resu
             "--rename gives namespaces of a MongoDB other names and cannot go with --to-path"
                 .to_owned(),
         ));
+    }
+    if arguments.files.kubernetes {
+        return cluster::restore(&arguments, rename).await;
     }
     let session = Session::open(global, &arguments.files)?;
     let located = session
@@ -54,11 +57,7 @@ pub(super) async fn restore(global: &GlobalArgs, arguments: RestoreArgs) -> Resu
     let order = RestoreOrder {
         located,
         target,
-        on_conflict: match arguments.on_conflict {
-            OnConflictArg::Fail => OnConflict::Fail,
-            OnConflictArg::Drop => OnConflict::Drop,
-            OnConflictArg::Merge => OnConflict::Merge,
-        },
+        on_conflict: arguments.on_conflict.into(),
         include: arguments.include.clone(),
         dry_run: arguments.dry_run,
         object: None,

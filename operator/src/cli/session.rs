@@ -1,7 +1,9 @@
-//! What every verb that touches a repository starts with: the files, the secrets, the state.
+//! What every verb that touches a repository starts with: what is declared, the secrets, the state.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use holdfast_crds::DEFAULT_NAMESPACE;
 
 use super::arguments::{FileArgs, GlobalArgs};
 use super::failure::Failure;
@@ -12,22 +14,25 @@ use crate::journal::Journal;
 use crate::run::locate::{self, Located, Wanted};
 use crate::run::{RunError, Runner};
 
-/// The files, the secrets and the state of one call.
-pub(super) struct Session {
-    /// Declares what the files say.
-    pub(super) host: Arc<FilesHost>,
-    /// What the files say.
+/// What is declared, the secrets and the state of one call.
+pub(super) struct Session<H = FilesHost> {
+    /// Declares what the files or the cluster say.
+    pub(super) host: Arc<H>,
+    /// What they say.
     pub(super) declared: Arc<Declared>,
     /// Does things, and keeps the journal.
-    pub(super) runner: Runner<FilesHost>,
+    pub(super) runner: Runner<H>,
     /// Namespace of names given without one.
     pub(super) namespace: String,
+    /// Where what is not declared could be.
+    elsewhere: String,
 }
 
 impl Session {
     /// Reads the files of a verb that takes `-f`.
     pub(super) fn open(global: &GlobalArgs, files: &FileArgs) -> Result<Self, Failure> {
-        Self::of_paths(global, &files.files, &files.namespace)
+        let namespace = files.namespace.as_deref();
+        Self::of_paths(global, &files.files, namespace.unwrap_or(DEFAULT_NAMESPACE))
     }
 
     /// Reads the files below `paths`.
@@ -43,6 +48,19 @@ impl Session {
             global.secrets_dir.clone(),
             journal.clone(),
         ));
+        let elsewhere = "name other files with -f PATH".to_owned();
+        Self::on(host, journal, namespace, elsewhere)
+    }
+}
+
+impl<H: Host> Session<H> {
+    /// A call on a host that knows what is declared.
+    pub(super) fn on(
+        host: Arc<H>,
+        journal: Journal,
+        namespace: &str,
+        elsewhere: String,
+    ) -> Result<Self, Failure> {
         let declared = host.declared();
         let runner = Runner {
             view: View::new(host.clone()),
@@ -54,6 +72,7 @@ impl Session {
             declared,
             runner,
             namespace: namespace.to_owned(),
+            elsewhere,
         })
     }
 
@@ -68,11 +87,7 @@ impl Session {
         if self.declared.policies.contains_key(&name) {
             return Ok(name);
         }
-        Err(unknown(
-            "BackupPolicy",
-            &name,
-            self.declared.policies.keys(),
-        ))
+        Err(self.unknown("BackupPolicy", &name, self.declared.policies.keys()))
     }
 
     /// A destination that must be declared.
@@ -81,11 +96,7 @@ impl Session {
         if self.declared.destinations.contains_key(&name) {
             return Ok(name);
         }
-        Err(unknown(
-            "Destination",
-            &name,
-            self.declared.destinations.keys(),
-        ))
+        Err(self.unknown("Destination", &name, self.declared.destinations.keys()))
     }
 
     /// Finds a backup, wherever it is: at the destination asked for, at those of its policy, or at
@@ -119,6 +130,29 @@ impl Session {
         };
         Ok(locate::locate(&self.runner.repositories, self.host.as_ref(), &wanted).await?)
     }
+
+    /// That there is nothing to look into.
+    pub(super) fn no_destination(&self) -> Failure {
+        Failure::Usage(format!("no Destination is declared; {}", self.elsewhere))
+    }
+
+    fn unknown<'a>(
+        &self,
+        kind: &str,
+        name: &Name,
+        known: impl Iterator<Item = &'a Name>,
+    ) -> Failure {
+        let known: Vec<String> = known.map(ToString::to_string).collect();
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("declared are {}", known.join(", "))
+        };
+        Failure::Usage(format!(
+            "no {kind} {name} is declared; {known}; {}",
+            self.elsewhere
+        ))
+    }
 }
 
 /// Reads manifests; every problem at once when there is one.
@@ -128,16 +162,6 @@ pub(super) fn load_declared(paths: &[PathBuf]) -> Result<Declared, Failure> {
         return Err(Failure::Files(loaded.problems));
     }
     Ok(Declared::from_loaded(loaded.resources))
-}
-
-fn unknown<'a>(kind: &str, name: &Name, known: impl Iterator<Item = &'a Name>) -> Failure {
-    let known: Vec<String> = known.map(ToString::to_string).collect();
-    let hint = if known.is_empty() {
-        "the files given declare none; name others with -f PATH".to_owned()
-    } else {
-        format!("declared are {}", known.join(", "))
-    };
-    Failure::Usage(format!("no {kind} {name} is declared; {hint}"))
 }
 
 /// The state directory: the one asked for, or the XDG state directory.
@@ -206,7 +230,7 @@ pub(super) fn cancelled_by_signals() -> Result<tokio_util::sync::CancellationTok
     Ok(cancel)
 }
 
-impl Session {
+impl<H> Session<H> {
     /// Puts what a cancelled verb returns into words.
     pub(super) fn failed(&self, error: RunError) -> Failure {
         if self.runner.cancel.is_cancelled() {

@@ -90,7 +90,8 @@ pub(super) async fn operator(arguments: OperatorArgs) -> Result<(), Failure> {
     result
 }
 
-async fn client() -> Result<Client, Failure> {
+/// Speaks to the cluster that a pod is in, or that kubectl speaks to.
+pub(super) async fn client() -> Result<Client, Failure> {
     let config = Config::infer().await.map_err(|error| {
         Failure::Usage(format!(
             "no cluster is known: {error}; run in a pod with a service account, or set KUBECONFIG"
