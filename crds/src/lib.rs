@@ -44,6 +44,7 @@ pub use destination::{
 pub use job::{ClaimRef, FilesClaim, JobTemplate};
 pub use policy::{
     BackupPolicy, BackupPolicySpec, BackupPolicyStatus, Hook, Hooks, LastBackup, PolicyDestination,
+    PolicyFailure, PolicyTask,
 };
 pub use quantity::{Bytes, Duration, ParseQuantityError};
 pub use restore::{

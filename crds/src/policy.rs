@@ -188,6 +188,55 @@ pub struct BackupPolicyStatus {
     /// The `holdfast.dev/requestedAt` that was answered last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_request: Option<String>,
+    /// What failed and has not ended well since. Runs are cleaned up; this stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<PolicyFailure>,
+}
+
+/// Something that a policy does and that failed the last time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyFailure {
+    /// What was attempted.
+    pub task: PolicyTask,
+    /// The destination of a copy, of forgetting or of a prune.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// The Backup that asked for the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    /// How many runs failed since the last that ended well.
+    pub attempts: u32,
+    /// Whether it is tried again: `transient` and `waiting` are, `permanent` and `damaged` not
+    /// before something changes.
+    pub class: String,
+    /// What the last run said.
+    pub message: String,
+    /// When it ended.
+    pub time: Time,
+    /// The time of the schedule that it was for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_for: Option<Time>,
+    /// Stands for the declaration and the secrets it was made with: others are a reason to try
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Whether it was killed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
+}
+
+/// What a policy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum PolicyTask {
+    /// A backup.
+    Backup,
+    /// A copy to another destination.
+    Copy,
+    /// Forgetting what the retention does not want.
+    Forget,
+    /// Freeing the space of what was forgotten.
+    Prune,
 }
 
 /// The newest backup of a policy.

@@ -155,11 +155,24 @@ impl Attempts {
     /// first. `None` when the latest ended well, or there is none.
     #[must_use]
     pub fn of<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Option<Self> {
+        Self::since(None, runs)
+    }
+
+    /// The same where older runs may be gone, and `known` is what they came to.
+    #[must_use]
+    pub fn since<'a>(
+        known: Option<&Self>,
+        runs: impl IntoIterator<Item = &'a Run>,
+    ) -> Option<Self> {
         let mut attempts: Option<Self> = None;
         for run in runs {
             let Some(ending) = &run.ending else { continue };
-            if ending.outcome == Outcome::Succeeded {
+            // A status tells the time to the second.
+            if known.is_some_and(|known| ending.at.as_second() <= known.ended.as_second()) {
                 break;
+            }
+            if ending.outcome == Outcome::Succeeded {
+                return attempts;
             }
             match &mut attempts {
                 Some(attempts) => {
@@ -180,7 +193,14 @@ impl Attempts {
                 }
             }
         }
-        attempts
+        match (attempts, known) {
+            (Some(attempts), Some(known)) => Some(Self {
+                failures: attempts.failures.saturating_add(known.failures),
+                scheduled_for: attempts.scheduled_for.max(known.scheduled_for),
+                ..attempts
+            }),
+            (attempts, known) => attempts.or_else(|| known.cloned()),
+        }
     }
 }
 
@@ -201,7 +221,16 @@ impl PolicyHistory {
     /// Reads it from the policy's runs, newest first.
     #[must_use]
     pub fn of(runs: &[Run]) -> Self {
-        let mut by_task: BTreeMap<Task, Vec<&Run>> = BTreeMap::new();
+        Self::since(&BTreeMap::new(), runs)
+    }
+
+    /// The same where older runs may be gone, and `known` is what failed among them.
+    #[must_use]
+    pub fn since(known: &BTreeMap<Task, Attempts>, runs: &[Run]) -> Self {
+        let mut by_task: BTreeMap<Task, Vec<&Run>> = known
+            .keys()
+            .map(|task| (task.clone(), Vec::new()))
+            .collect();
         let mut history = Self::default();
         for run in runs {
             // A restore or an export only reads the backups. One into the policy's own source
@@ -225,7 +254,10 @@ impl PolicyHistory {
         }
         history.attempts = by_task
             .into_iter()
-            .filter_map(|(task, runs)| Some((task, Attempts::of(runs)?)))
+            .filter_map(|(task, runs)| {
+                let attempts = Attempts::since(known.get(&task), runs)?;
+                Some((task, attempts))
+            })
             .collect();
         history
     }
@@ -267,6 +299,35 @@ impl From<&holdfast_engine::repository::Snapshot> for Snapshot {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// What is known of runs that are gone counts, once, until one ends well.
+    #[test]
+    fn failures_outlive_their_runs() {
+        let run = |second: u32, outcome: &str| -> Run {
+            serde_json::from_value(json!({
+                "id": "1", "kind": "backup", "namespace": "default", "policy": "shop",
+                "started": format!("2026-01-01T00:00:{second:02}Z"),
+                "holder": {"id": "a", "pid": 1, "bootId": ""},
+                "ending": {"at": format!("2026-01-01T00:00:{second:02}.7Z"), "outcome": outcome},
+            }))
+            .unwrap()
+        };
+        let known = Attempts {
+            ended: "2026-01-01T00:00:05Z".parse().unwrap(),
+            failures: 3,
+            ..Attempts::of(&[run(5, "Failed")]).unwrap()
+        };
+        let count = |runs: &[Run]| {
+            Attempts::since(Some(&known), runs).map_or(0, |attempts| attempts.failures)
+        };
+        assert_eq!(count(&[]), 3);
+        assert_eq!(count(&[run(5, "Failed")]), 3);
+        assert_eq!(count(&[run(9, "Failed"), run(5, "Failed")]), 4);
+        assert_eq!(count(&[run(9, "Failed"), run(7, "Succeeded")]), 1);
+        assert_eq!(count(&[run(7, "Succeeded"), run(5, "Failed")]), 0);
+        let all = BTreeMap::from([(Task::Backup, known.clone())]);
+        assert_eq!(PolicyHistory::since(&all, &[]).attempts, all);
+    }
 
     /// A backup by hand that failed leaves `immediate` in force; one on schedule, or one that
     /// succeeded, does not.

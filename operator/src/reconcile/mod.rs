@@ -6,6 +6,7 @@ pub mod carry_out;
 pub mod conditions;
 pub mod dereference;
 pub mod destination;
+mod failures;
 pub mod hosting;
 pub mod look;
 pub mod memory;

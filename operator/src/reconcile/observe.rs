@@ -11,7 +11,7 @@ use crate::plan::observed::{
     BackupRequest, DestinationObservation, DestinationState, PolicyHistory, PolicyObservation,
 };
 use crate::reconcile::look::Depth;
-use crate::reconcile::memory;
+use crate::reconcile::{failures, memory};
 use crate::run::RunError;
 
 /// Observes a policy and its destinations.
@@ -35,20 +35,21 @@ pub async fn policy<H: Host>(
         ..RunQuery::of_policy(&name.namespace, &name.name)
     };
     let runs = view.host.runs(query).await?;
+    // Runs are cleaned up; what failed, and for which time the last one started, is remembered.
+    let remembered: BackupPolicyStatus = memory::status(&record);
+    let known = failures::known(&object.spec, &remembered.failures);
     let PolicyHistory {
         last_scheduled,
         ever_ran,
         running,
         attempts,
-    } = PolicyHistory::of(&runs);
+    } = PolicyHistory::since(&known, &runs);
 
     let mut destinations = BTreeMap::new();
     for (destination, object) in declared.destinations_of(name) {
         let observation = observe_destination(view, &destination, &object.spec, name, now).await?;
         destinations.insert(destination.name, observation);
     }
-    // Runs are cleaned up; for which time the last one started is remembered.
-    let remembered: BackupPolicyStatus = memory::status(&record);
     let remembered = remembered.last_schedule_time.map(|time| time.0);
     Ok(PolicyObservation {
         first_seen: record.first_seen,

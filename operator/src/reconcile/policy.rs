@@ -1,18 +1,20 @@
 //! Reconciles a BackupPolicy: observe, plan, and say how it stands. What the plan says is carried
 //! out by the caller, and the next pass sees what came of it.
 
+use std::collections::BTreeMap;
+
 use holdfast_crds::meta::Time;
 use holdfast_crds::{BackupPolicySpec, BackupPolicyStatus, Duration, LastBackup};
 use jiff::Timestamp;
 
 use crate::host::{Host, Name, View};
 use crate::journal::{RunKind, Summary};
-use crate::plan::observed::{DestinationState, PolicyObservation, Snapshot, Task};
+use crate::plan::observed::{Attempts, DestinationState, PolicyObservation, Snapshot, Task};
 use crate::plan::policy::no_destination;
 use crate::plan::schedule::Timetable;
 use crate::plan::{Plan, PolicyDesire, plan_policy, plan_upkeep};
 use crate::reconcile::conditions::{self, READY, Verdict};
-use crate::reconcile::{hosting, memory, observe};
+use crate::reconcile::{failures, hosting, memory, observe};
 use crate::run::{RunError, fingerprint};
 
 /// How failed attempts are looked at.
@@ -49,9 +51,11 @@ async fn planned<H: Host>(
         .policies
         .get(name)
         .ok_or_else(|| RunError::UnknownPolicy(name.clone()))?;
-    let mut observed = observe::policy(view, name, now).await?;
+    let observed = observe::policy(view, name, now).await?;
+    // What the status remembers is how it was, not how it is looked at now.
+    let mut planned = observed.clone();
     if let Patience::RetryWhatFailedBefore(moment) = patience {
-        for attempts in observed.attempts.values_mut() {
+        for attempts in planned.attempts.values_mut() {
             attempts.retry_if_before(moment);
         }
     }
@@ -67,7 +71,7 @@ async fn planned<H: Host>(
         &object.spec,
         &declared.destinations_of(name),
     );
-    let plan = planner(&desire, &observed, now);
+    let plan = planner(&desire, &planned, now);
     Ok((hosting::unless_refused(plan, &refusals), observed))
 }
 
@@ -149,11 +153,13 @@ pub async fn reconcile_observed<H: Host>(
     let record = memory::observe(view, "BackupPolicy", name, &object.spec, now).await?;
     let summary = view.host.policy_summary(name).await?;
     let previous: BackupPolicyStatus = memory::status(&record);
+    let last_success = summary.last_success.get(&RunKind::Backup).copied();
+    let standing = failures::standing(&observed.attempts, last_success);
     let status = BackupPolicyStatus {
         conditions: conditions::set(
             &previous.conditions,
             READY,
-            verdict(&object.spec, &plan, &observed),
+            verdict(&object.spec, &plan, &observed, &standing),
             Some(record.generation),
             now,
         ),
@@ -161,13 +167,19 @@ pub async fn reconcile_observed<H: Host>(
         last_schedule_time: observed.last_scheduled.map(Time),
         active_job: previous.active_job,
         last_handled_request: previous.last_handled_request,
+        failures: failures::told(&standing),
         ..figures(name, &object.spec, &observed, &summary, now)
     };
     memory::write_status(view, "BackupPolicy", name, &record, &status).await?;
     Ok((plan, observed))
 }
 
-fn verdict(spec: &BackupPolicySpec, plan: &Plan, observed: &PolicyObservation) -> Verdict {
+fn verdict(
+    spec: &BackupPolicySpec,
+    plan: &Plan,
+    observed: &PolicyObservation,
+    standing: &BTreeMap<&Task, &Attempts>,
+) -> Verdict {
     if let Some((reason, message)) = plan.refusal() {
         return Verdict::no(reason, message);
     }
@@ -179,16 +191,8 @@ fn verdict(spec: &BackupPolicySpec, plan: &Plan, observed: &PolicyObservation) -
     if let Some(absent) = absent {
         return Verdict::no("DestinationNotFound", no_destination(&absent.name));
     }
-    let failed = [Task::Backup]
-        .iter()
-        .chain(
-            observed
-                .attempts
-                .keys()
-                .filter(|task| **task != Task::Backup),
-        )
-        .find_map(|task| observed.attempts.get(task).map(|attempts| (task, attempts)));
-    if let Some((task, attempts)) = failed {
+    // In the order of tasks, in which backups come first.
+    if let Some((task, attempts)) = standing.first_key_value() {
         let reason = match task {
             Task::Backup | Task::Request(_) => "BackupFailed",
             Task::Copy(_) => "CopyFailed",
