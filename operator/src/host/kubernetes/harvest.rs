@@ -10,7 +10,7 @@ use kube::api::{ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use super::job::{WorkListing, WorkOutcome, WorkResult};
+use super::job::{TaskKind, WorkListing, WorkOutcome, WorkResult};
 use super::operator::{Operator, PassError};
 use super::record::{Ended, JobRecord, Kept, OUTCOME_ANNOTATION};
 use crate::reconcile::look::Looked;
@@ -66,13 +66,13 @@ fn kept(record: &JobRecord, ended: &Ended, pod: Option<&Pod>) -> Kept {
     let time = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
         time.map(|time| time.0)
     };
-    let outcome = message.map(|outcome| explained(outcome, ended, pod));
+    let outcome = message.map(|outcome| explained(record.kind, outcome, ended, pod));
     let outcome = outcome.unwrap_or_else(|| {
         if ended.complete {
             // Its pod is gone and it ended well: the repository tells the rest.
             WorkOutcome::new(WorkResult::Succeeded, None)
         } else {
-            WorkOutcome::interrupted(&why(ended, pod))
+            cut_off(record.kind, &why(ended, pod))
         }
     });
     Kept {
@@ -90,9 +90,37 @@ fn kept(record: &JobRecord, ended: &Ended, pod: Option<&Pod>) -> Kept {
 }
 
 /// A pod that was killed could leave the account of its runs, and not why it was killed.
-fn explained(mut outcome: WorkOutcome, ended: &Ended, pod: Option<&Pod>) -> WorkOutcome {
+fn explained(
+    kind: TaskKind,
+    mut outcome: WorkOutcome,
+    ended: &Ended,
+    pod: Option<&Pod>,
+) -> WorkOutcome {
     if outcome.result == WorkResult::Interrupted {
-        outcome.error = WorkOutcome::interrupted(&why(ended, pod)).error;
+        outcome.error = cut_off(kind, &why(ended, pod)).error;
+        // The run that it was cut off in knows no more than that.
+        for run in &mut outcome.runs {
+            let stopped = run
+                .error
+                .as_ref()
+                .is_some_and(|error| error.reason == "Cancelled");
+            if stopped {
+                run.error.clone_from(&outcome.error);
+            }
+        }
+    }
+    outcome
+}
+
+/// The outcome of a pod that did not end its work, and after which there is none.
+fn cut_off(kind: TaskKind, why: &str) -> WorkOutcome {
+    let mut outcome = WorkOutcome::interrupted(why);
+    if kind == TaskKind::Restore
+        && let Some(error) = &mut outcome.error
+    {
+        error.message = format!(
+            "the restore was cut off, and part of it may have been written: {why}. Look at the target, then create another Restore, with onConflict Drop or Merge if it is to write over that part"
+        );
     }
     outcome
 }
@@ -154,6 +182,39 @@ async fn keep(operator: &Operator, record: &JobRecord, kept: &Kept) -> Result<()
         serde_json::to_string(kept).map_err(|error| RunError::Panicked(error.to_string()))?;
     let jobs: Api<Job> = Api::namespaced(operator.host.client.clone(), &record.name.namespace);
     let patch = json!({"metadata": {"uid": record.uid, "annotations": {OUTCOME_ANNOTATION: text}}});
+    changed(operator, record, jobs, patch, "keep the outcome of").await
+}
+
+/// Lets Jobs go after their time, now that all they came to is told in a status: before that, one
+/// that is to go at once would leave no trace, and be started again.
+///
+/// # Errors
+/// When the API server refuses, or cannot be reached.
+pub async fn release(operator: &Operator, records: &[Arc<JobRecord>]) -> Result<(), PassError> {
+    for record in records {
+        let Some(seconds) = record.purpose.ttl_seconds else {
+            continue;
+        };
+        if record.kept.is_none() || record.released || record.leaving {
+            continue;
+        }
+        let client = operator.host.client.clone();
+        let jobs: Api<Job> = Api::namespaced(client, &record.name.namespace);
+        let patch = json!({
+            "metadata": {"uid": record.uid}, "spec": {"ttlSecondsAfterFinished": seconds},
+        });
+        changed(operator, record, jobs, patch, "set the time to live of").await?;
+    }
+    Ok(())
+}
+
+async fn changed(
+    operator: &Operator,
+    record: &JobRecord,
+    jobs: Api<Job>,
+    patch: serde_json::Value,
+    what: &'static str,
+) -> Result<(), PassError> {
     match jobs
         .patch(
             &record.name.name,
@@ -172,7 +233,7 @@ async fn keep(operator: &Operator, record: &JobRecord, kept: &Kept) -> Result<()
             operator.host.history.remove(&record.name);
             Ok(())
         }
-        Err(error) => Err(RunError::api("keep the outcome of", "Job", &record.name, &error).into()),
+        Err(error) => Err(RunError::api(what, "Job", &record.name, &error).into()),
     }
 }
 

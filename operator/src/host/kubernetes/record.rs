@@ -46,6 +46,9 @@ pub struct Purpose {
     /// The snapshot that a restore brings back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// How long the Job stays once what it came to is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<i32>,
 }
 
 /// What is kept of a Job that has ended.
@@ -94,6 +97,8 @@ pub struct JobRecord {
     pub ended: Option<Ended>,
     /// What came of it, once that was read.
     pub kept: Option<Kept>,
+    /// Whether it goes away by itself, some time after it has ended.
+    pub released: bool,
     /// Whether it is being deleted.
     pub leaving: bool,
     /// The version of the object, where versions are numbers.
@@ -136,6 +141,10 @@ impl JobRecord {
                 .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             ended: ended(job),
             kept,
+            released: job
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.ttl_seconds_after_finished.is_some()),
             leaving: job.meta().deletion_timestamp.is_some(),
             version: job.resource_version().and_then(|text| text.parse().ok()),
             name,

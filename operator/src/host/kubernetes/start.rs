@@ -117,6 +117,7 @@ pub async fn policy_job(
         fingerprint: Some(fingerprint),
         destinations: destinations(&sites),
         snapshot: None,
+        ttl_seconds: None,
     };
     let jobs = host.history.of_policy(name);
     let backup = plan.actions.iter().find_map(|action| match action {
@@ -228,6 +229,7 @@ pub async fn restore_job(
             fingerprint: None,
             destinations: destinations(&sites),
             snapshot: Some(snapshot.to_owned()),
+            ttl_seconds: None,
         },
         sites,
         task: Task::Restore(RestoreTask {
@@ -270,6 +272,7 @@ pub async fn look_job(
             fingerprint: None,
             destinations: destinations(&sites),
             snapshot: None,
+            ttl_seconds: None,
         },
         sites,
         task: Task::Look {},
@@ -307,6 +310,7 @@ pub async fn delete_job<K: Resource<DynamicType = ()>>(
             fingerprint: None,
             destinations: destinations(&sites),
             snapshot: None,
+            ttl_seconds: None,
         },
         sites,
         task: Task::Delete(task),
@@ -365,7 +369,7 @@ fn site_of(operator: &Operator, alias: &str, name: &Name, prune_pending: bool) -
     })
 }
 
-async fn create(operator: &Operator, start: Start<'_>) -> Result<(), StartError> {
+async fn create(operator: &Operator, mut start: Start<'_>) -> Result<(), StartError> {
     let order = JobOrder {
         name: &start.name,
         namespace: start.namespace,
@@ -395,6 +399,11 @@ async fn create(operator: &Operator, start: Start<'_>) -> Result<(), StartError>
         copy(operator, secret).await?;
     }
     let mut wanted = built.job;
+    // It counts from when what the Job came to is kept: an operator that was away finds it all.
+    start.purpose.ttl_seconds = wanted
+        .spec
+        .as_mut()
+        .and_then(|spec| spec.ttl_seconds_after_finished.take());
     let purpose = serde_json::to_string(&start.purpose)
         .map_err(|error| RunError::Panicked(error.to_string()))?;
     wanted

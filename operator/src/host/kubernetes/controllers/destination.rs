@@ -60,6 +60,7 @@ impl Controlled for Destination {
             watch::wake_users(host, &operator.wakes, name);
         }
         catalogue::sync_undeclared(operator, name, &looked).await?;
+        harvest::release(operator, &host.history.owned_by::<Self>(name)).await?;
         if matches!(object.spec.storage, Storage::Local(_)) {
             let unknown = matches!(looked.as_ref(), Looked::Unusable { reason, .. } if reason == NOT_LOOKED_AT);
             if unknown || forced {

@@ -56,6 +56,7 @@ impl Controlled for BackupPolicy {
         report_requests(operator, name, now).await;
         operator.observer.policy(&operator.view, name).await;
         catalogue::sync(operator, name).await?;
+        harvest::release(operator, &host.history.of_policy(name)).await?;
         let next = Next::at(plan.next());
         if plan.work().next().is_none() {
             return Ok(next);

@@ -42,6 +42,7 @@ impl Controlled for Restore {
         let (over, succeeded) = how_it_ended(&object);
         // One that succeeded is never done twice; one that failed only when somebody asks for it.
         if succeeded || (over && !forced) {
+            harvest::release(operator, &host.history.owned_by::<Self>(name)).await?;
             if forced {
                 answer(operator, name, &object, now).await?;
             }
@@ -64,6 +65,7 @@ impl Controlled for Restore {
         // when it is known how that ended.
         if let Some(job) = jobs.last().filter(|_| !over) {
             report(operator, name, job).await?;
+            harvest::release(operator, &jobs).await?;
             return Ok(Next::Never);
         }
         let plan = restore::reconcile(&operator.view, name, patience, now).await?;

@@ -21,6 +21,7 @@ fn job(number: u8, kept: Option<&Kept>) -> Job {
         fingerprint: Some("f".to_owned()),
         destinations: [("box".to_owned(), "other/box".to_owned())].into(),
         snapshot: None,
+        ttl_seconds: None,
     };
     let mut annotations = json!({PURPOSE_ANNOTATION: serde_json::to_string(&purpose).unwrap()});
     if let Some(kept) = kept {
