@@ -86,7 +86,7 @@ pub fn build(order: &JobOrder<'_>) -> Result<Built, BuildError> {
             backoff_limit: Some(backoff_limit(&order.task, template)),
             active_deadline_seconds: Some(deadline(order, template)),
             ttl_seconds_after_finished: Some(template.ttl_seconds_after_finished),
-            pod_failure_policy: Some(pod_failure_policy()),
+            pod_failure_policy: Some(pod_failure_policy(&order.task)),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels),
@@ -282,18 +282,22 @@ fn annotations(order: &JobOrder<'_>) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// A restore that found nothing in its way finds its own half the second time, unless it may
-/// replace that.
 fn backoff_limit(task: &Task, template: &JobTemplate) -> i32 {
     match task {
-        Task::Restore(restore)
-            if !restore.spec.dry_run && restore.spec.to.on_conflict() == OnConflict::Fail =>
-        {
-            0
-        }
+        _ if is_tried_once(task) => 0,
         Task::Restore(_) => template.backoff_limit.min(2),
         _ => template.backoff_limit,
     }
+}
+
+/// A restore that found nothing in its way finds its own half the second time, unless it may
+/// replace that.
+fn is_tried_once(task: &Task) -> bool {
+    matches!(
+        task,
+        Task::Restore(restore)
+            if !restore.spec.dry_run && restore.spec.to.on_conflict() == OnConflict::Fail
+    )
 }
 
 fn deadline(order: &JobOrder<'_>, template: &JobTemplate) -> i64 {
@@ -308,8 +312,8 @@ fn deadline(order: &JobOrder<'_>, template: &JobTemplate) -> i64 {
 }
 
 /// What fails again until something else has changed is not repeated by the Job; a pod that was
-/// driven off its node does not count.
-fn pod_failure_policy() -> PodFailurePolicy {
+/// driven off its node does not count, unless what it left behind stands in the next one's way.
+fn pod_failure_policy(task: &Task) -> PodFailurePolicy {
     PodFailurePolicy {
         rules: vec![
             PodFailurePolicyRule {
@@ -323,7 +327,11 @@ fn pod_failure_policy() -> PodFailurePolicy {
                 on_pod_conditions: None,
             },
             PodFailurePolicyRule {
-                action: "Ignore".to_owned(),
+                action: if is_tried_once(task) {
+                    "FailJob".to_owned()
+                } else {
+                    "Ignore".to_owned()
+                },
                 on_exit_codes: None,
                 on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
                     type_: "DisruptionTarget".to_owned(),
