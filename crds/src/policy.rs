@@ -206,6 +206,7 @@ pub struct PolicyFailure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
     /// How many runs failed since the last that ended well.
+    #[schemars(extend("format" = "int32"))]
     pub attempts: u32,
     /// Whether it is tried again: `transient` and `waiting` are, `permanent` and `damaged` not
     /// before something changes.
