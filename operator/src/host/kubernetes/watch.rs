@@ -184,11 +184,13 @@ async fn objects<K>(
                 changed(change);
             }
         }
-        if listed && waiting.remove(&number) && waiting.is_empty() {
-            if let Some(ready) = ready.take() {
-                // Nobody waits any more when the process is about to end.
-                let _ = ready.send(());
-            }
+        if listed
+            && waiting.remove(&number)
+            && waiting.is_empty()
+            && let Some(ready) = ready.take()
+        {
+            // Nobody waits any more when the process is about to end.
+            let _ = ready.send(());
         }
     }
 }
