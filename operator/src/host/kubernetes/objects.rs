@@ -129,7 +129,31 @@ where
 
     /// Takes over one object, unless a newer version of it is known: our own writes are known before
     /// the watch tells of them.
-    pub fn put(&self, mut object: K) -> Option<Change<K>> {
+    pub fn put(&self, object: K) -> Option<Change<K>> {
+        self.put_if(object, |_, _| true)
+    }
+
+    /// Takes over the answer to a write to an object that is there. Where that was deleted, or declared
+    /// otherwise, before the answer came, it is left to the watch: who is concerned is woken by what
+    /// the watch tells, and one that is gone must not come back.
+    pub fn put_answer(&self, object: K) -> Option<Change<K>> {
+        self.put_if(object, |known, answer| {
+            known.is_some_and(|known| {
+                let (known, answer) = (known.meta(), answer.meta());
+                known.uid == answer.uid
+                    && known.generation == answer.generation
+                    && known.deletion_timestamp == answer.deletion_timestamp
+                    && known.annotations == answer.annotations
+                    && known.labels == answer.labels
+            })
+        })
+    }
+
+    fn put_if(
+        &self,
+        mut object: K,
+        wanted: impl FnOnce(Option<&K>, &K) -> bool,
+    ) -> Option<Change<K>> {
         // Who set which field, and what kubectl applied last, take more room than the object.
         object.meta_mut().managed_fields = None;
         if let Some(annotations) = &mut object.meta_mut().annotations {
@@ -141,6 +165,9 @@ where
             && known.uid() == object.uid()
             && is_older(object.meta().resource_version.as_deref(), known.as_ref())
         {
+            return None;
+        }
+        if !wanted(known.as_deref(), &object) {
             return None;
         }
         let declared = known
@@ -242,6 +269,51 @@ mod tests {
         assert!(matches!(changes[..], [Change::Status(_)]));
         let changes = objects.take(Event::Apply(backup("a", "9", 3)), &mut seen);
         assert!(matches!(changes[..], [Change::Declared(_)]));
+    }
+
+    #[test]
+    fn what_kubectl_applied_is_not_kept_and_is_no_declaration() {
+        let objects = Objects::<Backup>::default();
+        let applied = |version: &str, text: &str| {
+            let mut backup = backup("a", version, 1);
+            backup.annotations_mut().extend([
+                (LAST_APPLIED.to_owned(), text.to_owned()),
+                ("a".to_owned(), "b".to_owned()),
+            ]);
+            backup
+        };
+        objects.put(applied("1", "{}"));
+        let known = objects.get(&Name::new("default", "a")).unwrap();
+        assert_eq!(known.annotations().len(), 1);
+        let change = objects.put(applied("2", "{ }"));
+        assert!(matches!(change, Some(Change::Status(_))));
+    }
+
+    #[tokio::test]
+    async fn who_reads_waits_for_no_list() {
+        let objects = Objects::<Backup>::default();
+        objects.put(backup("a", "1", 1));
+        let ready = objects.store();
+        assert!(ready.wait_until_ready().await.is_ok());
+        assert_eq!(names(&objects), ["a"]);
+    }
+
+    #[test]
+    fn an_answer_brings_nothing_back_and_hides_no_declaration() {
+        let objects = Objects::<Backup>::default();
+        assert_eq!(objects.put_answer(backup("a", "1", 1)), None);
+        assert!(objects.get(&Name::new("default", "a")).is_none());
+        objects.put(backup("a", "1", 1));
+        assert!(matches!(
+            objects.put_answer(backup("a", "2", 1)),
+            Some(Change::Status(_))
+        ));
+        // A new specification came between: the watch tells of it, and wakes.
+        assert_eq!(objects.put_answer(backup("a", "4", 2)), None);
+        assert!(matches!(
+            objects.put(backup("a", "3", 2)),
+            Some(Change::Declared(_))
+        ));
     }
 
     #[test]
