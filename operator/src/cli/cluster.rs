@@ -391,8 +391,8 @@ where
             |one| format!("{}: {}", one.reason, one.message),
         );
         silent += 1;
-        if news != told && (condition.is_some() || silent >= SILENT_LOOKS) || silent >= SILENT_LOOKS
-        {
+        let new = news != told && condition.is_some();
+        if new || silent >= SILENT_LOOKS {
             eprintln!("{news}");
             (told, silent) = (news, 0);
         }
