@@ -113,15 +113,15 @@ async fn a_deadline_ends_a_stalled_run_and_what_is_known_outlives_its_job() -> R
     };
     let source = world.source(SIZE).await?;
     let restic = world.bucket("").await?;
-    let job = "{activeDeadlineSeconds: 20, ttlSecondsAfterFinished: 4}";
+    let job = "{activeDeadlineSeconds: 12, ttlSecondsAfterFinished: 4}";
     world
         .apply(&policy(&source.yaml(), NEVER, "[{name: bucket}]", job))
         .await?;
     let operator = world.operator("one").await?;
+    source.crawling();
     world.ask("now").await?;
     let shown = async {
         world.pod("backup", &[]).await?;
-        source.hold().await?;
         let message = world.says("backup/now", "False", "BackupFailed").await?;
         ensure!(message.contains("DeadlineExceeded"), "{message}");
         let reason = world
@@ -195,8 +195,8 @@ fn failures(metrics: &str, namespace: &str) -> u64 {
     metrics
         .lines()
         .filter(|line| line.starts_with("holdfast_runs_total{") && line.contains(&mine))
-        .filter(|line| line.contains("kind=\"backup\"") && !line.contains("\"Succeeded\""))
-        .filter(|line| !line.to_lowercase().contains("=\"succeeded\""))
+        .filter(|line| line.contains("kind=\"backup\""))
+        .filter(|line| !line.to_lowercase().contains("result=\"succeeded\""))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
         .sum()
 }

@@ -36,7 +36,10 @@ async fn a_policy_shapes_its_pods() -> Result<()> {
                volumeMounts: [{name: words, mountPath: /words, readOnly: true}], \
                securityContext: {runAsUser: 1234, runAsGroup: 2345, fsGroup: 3456}}";
     world
-        .apply(&policy(&source.yaml(), NEVER, "[{name: bucket}]", job))
+        .apply(&format!(
+            "{}  hooks: {{before: [{{command: [/usr/local/bin/holdfast, --version]}}]}}\n",
+            policy(&source.yaml(), NEVER, "[{name: bucket}]", job)
+        ))
         .await?;
     let operator = world.operator("one").await?;
     world.ask("now").await?;

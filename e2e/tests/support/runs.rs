@@ -343,7 +343,13 @@ impl Source {
         self.proxy.set(Mood::Fine);
     }
 
-    /// Waits until some of it was read, and holds the rest back.
+    /// Lets so little through that nothing comes to an end, and no connection is taken for dead.
+    pub(crate) fn crawling(&self) {
+        self.proxy.set(Mood::Slow(Duration::from_secs(1)));
+    }
+
+    /// Waits until some of it was read, and holds the rest back: a stall would be noticed by the
+    /// driver, which ends a connection that is silent for 20 s.
     pub(crate) async fn hold(&self) -> Result<()> {
         let before = self.proxy.passed();
         let deadline = Instant::now() + LIMIT;
@@ -351,7 +357,7 @@ impl Source {
             ensure!(Instant::now() < deadline, "nothing is read of the source");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.proxy.set(Mood::Stalled);
+        self.proxy.set(Mood::Slow(Duration::from_secs(3)));
         Ok(())
     }
 }
