@@ -121,7 +121,7 @@ impl KubernetesHost {
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
     {
-        if let Some(Change::Declared(_)) = objects.put(object) {
+        if let Some(Change::Declared(_)) = objects.put_answer(object) {
             self.declaration_changed();
         }
     }
@@ -273,7 +273,12 @@ impl Host for KubernetesHost {
         record: &ObjectRecord,
         status: Value,
     ) -> Result<bool, RunError> {
-        status::write(self, kind, name, record, status).await
+        let written = status::write(self, kind, name, record, status).await?;
+        if written && kind == "Backup" {
+            // Whether it still asks for a run hangs on its status.
+            self.declaration_changed();
+        }
+        Ok(written)
     }
 
     async fn runs(&self, query: RunQuery) -> Result<Vec<Run>, RunError> {
