@@ -323,7 +323,7 @@ pub async fn take_away(operator: &Operator, name: &Name) -> Result<(), PassError
 /// Takes over what the API server answered. A mirror declares nothing: ten thousand of them must not
 /// have what is declared gathered ten thousand times.
 fn take_note(operator: &Operator, answer: Backup) {
-    operator.host.backups.put(answer);
+    operator.host.backups.put_answer(answer);
 }
 
 fn api(operator: &Operator, name: &Name) -> Api<Backup> {
@@ -341,7 +341,9 @@ async fn create(operator: &Operator, backup: &Backup) -> Result<(), PassError> {
         ..PostParams::default()
     };
     match api(operator, &name).create(&parameters, &object).await {
-        Ok(answer) => take_note(operator, answer),
+        Ok(answer) => {
+            operator.host.backups.put(answer);
+        }
         // Somebody's own object has the name; it is not touched.
         Err(kube::Error::Api(answer)) if answer.code == 409 => return Ok(()),
         // The namespace is going away.
