@@ -70,7 +70,7 @@ bench-scale: setup ## Measure the operator with 2,000 policies and 10,000 backup
 
 soak: setup ## The long forms of the end-to-end tests: all the repetitions and sizes.
 	$(CARGO) build --locked --workspace --all-targets
-	HOLDFAST_E2E_LONG=1 $(CARGO) test --locked --workspace --test roundtrip --test consistency --test kills -- --nocapture
+	HOLDFAST_E2E_LONG=1 $(CARGO) test --locked --workspace --test roundtrip --test consistency --test kills --test operator_api --test cluster_restarts -- --nocapture
 
 cluster-up: setup ## Start a real Kubernetes cluster (e2e/cluster/README.md).
 	@$(E2E_BIN)/cluster up --dir "$(CLUSTER_DIR)" $(CLUSTER_FLAGS)

@@ -2,6 +2,9 @@
 //! what it does not write, and that nothing is done twice. No pod runs here, so that a Job stays as
 //! it was made.
 
+#[path = "support/asking.rs"]
+mod support;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -425,7 +428,8 @@ async fn who_loses_the_lease_ends_and_who_loses_the_api_server_for_a_while_goes_
         .await?
         .context("it goes on without its lease")?;
     ensure!(ended.code() == Some(1), "{ended}");
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    let away = if support::long() { 60 } else { 20 };
+    tokio::time::sleep(Duration::from_secs(away)).await;
     world.cluster.start_apiserver().await?;
     ensure!(alone.get("/healthz").await?.starts_with("HTTP/1.1 200"));
     world
