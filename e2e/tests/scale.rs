@@ -70,9 +70,9 @@ async fn each_backup_is_written_once_and_nothing_is_when_nothing_changes() -> Re
     let gets = first.count(|verb, _| verb == "get");
     ensure!(gets <= 3 * destinations, "{first:#?}");
 
-    // A key takes 128 MiB to derive, and no two are derived at once.
+    // A key takes 32 MiB to derive, and no two are derived at once.
     let (resident, peak) = memory(operator.pid())?;
-    ensure!(peak - resident < 200.0, "{resident} MiB, at most {peak}");
+    ensure!(peak - resident < 90.0, "{resident} MiB, at most {peak}");
 
     // A destination is listed again by word of a person: that is answered, and nothing else.
     let asked = world

@@ -20,8 +20,8 @@ use super::inner::locked;
 use super::uploads::Uploads;
 use crate::destination::{Storage, StorageError};
 
-/// Who derives a key from a password: one in the process. It takes 128 MiB for half a second, and an
-/// operator opens hundreds of repositories when it starts.
+/// Who derives a key from a password: one in the process. It takes 32 MiB for half a second, and
+/// 128 MiB where rustic made the key; an operator opens hundreds of repositories when it starts.
 static DERIVING: Semaphore = Semaphore::const_new(1);
 
 /// A storage as the library wants it.

@@ -36,7 +36,7 @@ pub(super) enum CipherError {
     NotReadBack,
 }
 
-/// The key of one repository.
+/// The key of one repository, or of one of its key files.
 pub(super) struct Cipher {
     key: Zeroizing<[u8; 64]>,
     /// zstd level; `None` in repositories of version 1, which know no compression.
@@ -62,6 +62,12 @@ impl Cipher {
         key[32..48].copy_from_slice(&master.mac.k);
         key[48..].copy_from_slice(&master.mac.r);
         Some(Self { key, level })
+    }
+
+    /// The cipher of a key that was derived from a password: it encrypts a master key, never
+    /// compressed.
+    pub(super) fn of_key(key: Zeroizing<[u8; 64]>) -> Self {
+        Self { key, level: None }
     }
 
     fn aead(&self) -> Aes256CtrPoly1305Aes {

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use rustic_core::KeyOptions;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::backend::{Backend, View};
-use super::id::{ObjectId, from_rustic};
+use super::id::ObjectId;
 use super::inner::Inner;
-use super::library::{self, Silent};
-use super::{RepositoryError, machine};
+use super::{RepositoryError, key_file};
+use crate::destination::{Storage, StorageError};
 
 /// A key of a repository: one password that opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,21 +64,25 @@ pub(super) async fn add(
     inner: &Arc<Inner>,
     password: &SecretString,
 ) -> Result<String, RepositoryError> {
-    let backend = Backend::new(Arc::clone(&inner.storage), View::Plain);
     let password = password.clone();
     let shared = Arc::clone(inner);
-    inner
+    let bytes = inner
         .blocking("add a key", move || {
-            let options = KeyOptions::default()
-                .hostname(machine::hostname())
-                .username(machine::username())
-                .with_created(true);
-            library::open(&shared, &backend, Silent)
-                .and_then(|repository| repository.add_key(password.expose_secret(), &options))
-                .map(|id| from_rustic(id.into_inner()).to_string())
-                .map_err(|error| backend.explain("add a key", &error))
+            key_file::generate(&shared.master, &password)
+                .map_err(|error| shared.engine("add a key", error))
         })
-        .await
+        .await?;
+    Ok(store(&inner.storage, bytes).await?.to_string())
+}
+
+/// Writes a key file under its id.
+pub(super) async fn store(
+    storage: &Arc<dyn Storage>,
+    file: Vec<u8>,
+) -> Result<ObjectId, StorageError> {
+    let id = ObjectId::of(&file);
+    storage.write(&path(&id), vec![file.into()]).await?;
+    Ok(id)
 }
 
 /// Removes a key that is not in use; so one that is always stays.

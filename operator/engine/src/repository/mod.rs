@@ -1,7 +1,7 @@
 //! Repositories in the restic format: the one place that knows `rustic_core`.
 //!
-//! The library derives and stores keys, archives trees of files (its chunker, its parents) and
-//! prunes. What it keeps to itself or does in a way that loses something is done here: locks
+//! The library derives keys, archives trees of files (its chunker, its parents) and prunes. What it
+//! keeps to itself or does in a way that loses something is done here: key files (`key_file`), locks
 //! (`lock`), packs of segments and of trees (`pack`, `packer`, `stage`, `compose`), uploads side by
 //! side with a barrier (`uploads`, behind the library too: `backend`), verified reads by windows of
 //! packs (`index`, `reader`, `content`), checks and copies that pass over nothing (`check`,
@@ -18,6 +18,7 @@ mod error;
 mod id;
 mod index;
 mod inner;
+mod key_file;
 mod keys;
 mod library;
 mod local_tree;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustic_core::repofile::ConfigFile;
+use rustic_core::repofile::{ConfigFile, MasterKey};
 use rustic_core::{ConfigOptions, Credentials, KeyOptions, OpenStatus};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -14,7 +14,7 @@ use super::cipher::Cipher;
 use super::id::{ObjectId, from_rustic};
 use super::inner::Inner;
 use super::library::{self, Silent};
-use super::{Repository, RepositoryError, machine};
+use super::{Repository, RepositoryError, key_file, keys};
 use crate::destination::{Entry, Storage, StorageErrorKind};
 
 /// How a repository is made.
@@ -243,14 +243,20 @@ async fn prepare(
         .as_ref()
         .map(|other| other.inner.config.clone());
     let compression = options.compression.clamp(1, 22);
-    blocking(&storage.location(), "make the repository", move || {
-        let credentials = Credentials::password(password.expose_secret());
-        let key = KeyOptions::default()
-            .hostname(machine::hostname())
-            .username(machine::username())
-            .with_created(true);
+    let location = storage.location();
+    let (mut inner, file, config) = blocking(&location, "make the repository", move || {
+        // With a master key the library writes no key file.
+        let master = MasterKey::new();
+        let file =
+            key_file::generate(&master, &password).map_err(|error| RepositoryError::Engine {
+                action: "make the key of the repository".into(),
+                location: storage.location(),
+                cause: error.to_string(),
+            })?;
+        let credentials = Credentials::Masterkey(master);
+        let (key, options) = (KeyOptions::default(), ConfigOptions::default());
         let made = library::closed(&backend, Silent)
-            .and_then(|repository| repository.init(&credentials, &key, &ConfigOptions::default()))
+            .and_then(|repository| repository.init(&credentials, &key, &options))
             .map_err(|error| backend.explain("make the repository", &error))?;
         let mut config = made.config().clone();
         config.compression = Some(compression);
@@ -271,9 +277,11 @@ async fn prepare(
             .cipher
             .encrypt(&json)
             .map_err(|error| inner.unsealed(&error))?;
-        Ok((inner, sealed.into()))
+        Ok((inner, file, sealed.into()))
     })
-    .await
+    .await?;
+    inner.key_id = Some(keys::store(&inner.storage, file).await?);
+    Ok((inner, config))
 }
 
 async fn blocking<T: Send + 'static>(
