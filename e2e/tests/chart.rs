@@ -10,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use holdfast_e2e::command;
 use holdfast_e2e::helm::{self, chart, documents, project, render};
 use serde_json::{Value, json};
-use support::{EVERYTHING, NAMESPACE, SETS, leaves, named, of_kind, only, strings, write_values};
+use support::{
+    EVERYTHING, NAMESPACE, SETS, WORDS, leaves, named, of_kind, only, strings, write_values,
+};
 
 #[tokio::test]
 async fn it_lints_with_every_set_of_values() -> Result<()> {
@@ -50,6 +52,86 @@ async fn every_object_has_its_place_and_says_whose_it_is() -> Result<()> {
                 object["metadata"]["namespace"]
             );
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_name_is_a_string_whatever_yaml_would_make_of_it() -> Result<()> {
+    let values = format!("{WORDS}nameOverride: \"true\"\nnetworkPolicy: {{enabled: true}}\n");
+    let (_dir, file) = write_values(&values)?;
+    let chart = chart().to_string_lossy().into_owned();
+    for release in ["123", "1.5"] {
+        let output = helm::run([
+            "template",
+            release,
+            &chart,
+            "--namespace",
+            "2e3",
+            "--kube-version",
+            helm::KUBERNETES,
+            "--values",
+            &file,
+        ])
+        .await?
+        .ok()?;
+        let objects = documents(&output.stdout)?;
+        for object in &objects {
+            let kind = object["kind"].as_str().context("no kind")?;
+            let metadata = &object["metadata"];
+            let what = format!("{release}: {kind} {}", metadata["name"]);
+            ensure!(metadata["name"].is_string(), "{what}");
+            if kind == "CustomResourceDefinition" {
+                continue;
+            }
+            ensure!(
+                metadata["namespace"].is_string() != kind.starts_with("Cluster"),
+                "{what}: its namespace is {}",
+                metadata["namespace"]
+            );
+            for (label, value) in metadata["labels"].as_object().context("no labels")? {
+                ensure!(value.is_string(), "{what}: {label} is {value}");
+            }
+            for subject in object["subjects"].as_array().into_iter().flatten() {
+                ensure!(subject["name"] == "1e3", "{what}: {subject}");
+                ensure!(subject["namespace"] == "2e3", "{what}: {subject}");
+                ensure!(object["roleRef"]["name"].is_string(), "{what}");
+            }
+        }
+        let spec = &only(&objects, "Deployment")?["spec"];
+        let selected = json!({
+            "app.kubernetes.io/name": "true",
+            "app.kubernetes.io/instance": release,
+            "app.kubernetes.io/component": "operator",
+        });
+        ensure!(
+            spec["selector"]["matchLabels"] == selected,
+            "{}",
+            spec["selector"]
+        );
+        let pod = &spec["template"]["spec"];
+        ensure!(pod["serviceAccountName"] == "1e3", "{pod}");
+        ensure!(pod["priorityClassName"] == "123", "{pod}");
+        let watched = &named(&pod["containers"][0]["env"], "HOLDFAST_WATCH_NAMESPACES")?["value"];
+        ensure!(watched == "2024", "{watched}");
+    }
+
+    // A Service's name begins with a letter and has no dots, whatever the release is called.
+    for (release, expected) in [
+        ("shop", "shop-holdfast-metrics"),
+        ("123", "metrics-123-holdfast"),
+        ("a.b", "a-b-holdfast-metrics"),
+    ] {
+        let args = [
+            "template",
+            release,
+            &chart,
+            "--kube-version",
+            helm::KUBERNETES,
+        ];
+        let objects = documents(&helm::run(args).await?.ok()?.stdout)?;
+        let name = &only(&objects, "Service")?["metadata"]["name"];
+        ensure!(name == expected, "{release}: {name}");
     }
     Ok(())
 }
@@ -190,6 +272,11 @@ const BAD: &[(&str, &str)] = &[
     ("image: {repository: ''}", "repository"),
     ("image: {pullPolicy: Sometimes}", "pullPolicy"),
     ("image: {name: holdfast}", "name"),
+    ("nameOverride: Holdfast", "nameOverride"),
+    ("nameOverride: hold.fast", "nameOverride"),
+    ("fullnameOverride: hold_fast", "fullnameOverride"),
+    ("fullnameOverride: holdfast-", "fullnameOverride"),
+    ("fullnameOverride: 123", "fullnameOverride"),
     ("watchNamespaces: shop", "watchNamespaces"),
     ("watchNamespaces: [Shop]", "watchNamespaces"),
     ("watchNamespaces: [shop, shop]", "watchNamespaces"),

@@ -24,7 +24,7 @@ const OPERATOR: &str = "system:serviceaccount:backups:holdfast";
 
 async fn cluster() -> Result<Cluster> {
     let cluster = Cluster::start(Level::Api).await?;
-    for name in [NAMESPACE, "shop", "billing"] {
+    for name in [NAMESPACE, "shop", "billing", "2024"] {
         cluster.kubectl(["create", "namespace", name]).await?.ok()?;
     }
     // The operator keeps to the strictest standard, so its namespace can demand it.

@@ -13,9 +13,19 @@
 {{- end -}}
 {{- end -}}
 
+{{/* A Service's name is a DNS label and begins with a letter; a release's may hold dots or begin with a digit. */}}
+{{- define "holdfast.service" -}}
+{{- $name := include "holdfast.fullname" . | replace "." "-" -}}
+{{- if regexMatch "^[a-z]" $name -}}
+{{- printf "%s-metrics" $name -}}
+{{- else -}}
+{{- printf "metrics-%s" $name -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "holdfast.selector" -}}
-app.kubernetes.io/name: {{ include "holdfast.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "holdfast.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end -}}
 

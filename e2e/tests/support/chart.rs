@@ -56,6 +56,15 @@ priorityClassName: system-cluster-critical
 terminationGracePeriodSeconds: 60
 "#;
 
+/// Legal names that YAML, when nobody quotes them, takes for numbers, truths or nothing.
+pub(crate) const WORDS: &str = r#"
+fullnameOverride: "null"
+watchNamespaces: ["2024"]
+serviceAccount: {name: "1e3"}
+worker: {serviceAccountName: "0x1f"}
+priorityClassName: "123"
+"#;
+
 /// The sets of values that the chart is rendered with.
 pub(crate) const SETS: &[(&str, &str)] = &[
     ("defaults", ""),
@@ -71,6 +80,7 @@ pub(crate) const SETS: &[(&str, &str)] = &[
         "{crds: {install: false}, rbac: {create: false, aggregate: false}, service: {enabled: false}, \
          podDisruptionBudget: {enabled: false}, serviceAccount: {create: false, name: mine}}",
     ),
+    ("words that are no strings in YAML", WORDS),
     ("everything", EVERYTHING),
 ];
 
