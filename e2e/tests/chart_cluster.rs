@@ -169,6 +169,10 @@ const OF_THE_OPERATOR: &[Question] = &[
     ("shop", "get secrets", true),
     ("shop", "create events.events.k8s.io", true),
     (NAMESPACE, "update leases.coordination.k8s.io/holdfast-operator", true),
+    // Everything it knows of an object it has from its watch.
+    ("shop", "get backuppolicies.holdfast.dev", false),
+    ("shop", "get pods", false),
+    ("shop", "create events", false),
     ("shop", "create secrets", false),
     ("shop", "delete secrets", false),
     ("shop", "update secrets", false),

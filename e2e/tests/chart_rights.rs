@@ -19,19 +19,18 @@ fn operator(shared: bool) -> BTreeSet<String> {
         rights.extend(verbs.iter().map(|verb| format!("{resource} {verb}")));
     };
     for kind in KINDS {
-        add(&format!("holdfast.dev/{kind}"), &["get", "list", "watch"]);
+        add(&format!("holdfast.dev/{kind}"), &["list", "watch"]);
         add(&format!("holdfast.dev/{kind}/status"), &["patch"]);
     }
     add("holdfast.dev/destinations", &["patch"]);
     add("holdfast.dev/backups", &["patch", "create", "delete"]);
     add("batch/jobs", &["get", "list", "watch", "create", "patch"]);
-    add("/pods", &["get", "list"]);
+    add("/pods", &["list"]);
     add("/pods/log", &["get"]);
     add("/secrets", &["get", "list", "watch"]);
     if shared {
         add("/secrets", &["create"]);
     }
-    add("/events", &["create", "patch"]);
     add("events.k8s.io/events", &["create", "patch"]);
     rights
 }
