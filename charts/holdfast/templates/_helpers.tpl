@@ -85,7 +85,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 {{- if .Values.sharedDestinations }}
 # A run in another namespace than its Destination gets a copy of that Destination's secrets. The copy is
-# owned by the Job and goes with it.
+# owned by the policy, the Backup or the Restore that the run is for, and goes with it.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create]
