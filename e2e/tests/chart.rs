@@ -233,10 +233,27 @@ async fn values_reach_the_pod() -> Result<()> {
         "--max-backups-per-policy=20",
         "--image-pull-policy=Always",
         "--worker-service-account=backup",
+        "--worker-image-pull-secret=pull-one",
+        "--worker-image-pull-secret=pull-two",
+        "--worker-node-selector=disk=ssd",
+        "--worker-node-selector=kubernetes.io/arch=amd64",
         "--verbose",
     ] {
         ensure!(args.contains(arg), "no {arg} in {args:?}");
     }
+    let tolerations = args
+        .iter()
+        .find_map(|arg| arg.strip_prefix("--worker-tolerations="))
+        .context("no tolerations of the Jobs")?;
+    let tolerations: Value = serde_json::from_str(tolerations)?;
+    let expected = json!([{
+        "key": "backups",
+        "operator": "Equal",
+        "value": "1",
+        "effect": "NoExecute",
+        "tolerationSeconds": 3600,
+    }]);
+    ensure!(tolerations == expected, "{tolerations}");
     ensure!(named(&container["env"], "EXTRA")?["value"] == "yes");
     ensure!(named(&container["volumeMounts"], "roots")?["mountPath"] == "/roots");
     ensure!(named(&pod["volumes"], "roots")?["configMap"]["name"] == "roots");
@@ -285,6 +302,14 @@ const BAD: &[(&str, &str)] = &[
     ("operator: {syncInterval: 10 minutes}", "syncInterval"),
     ("operator: {verbosity: 3}", "verbosity"),
     ("sharedDestinations: 'yes'", "sharedDestinations"),
+    ("worker: {imagePullSecrets: [pull]}", "imagePullSecrets"),
+    (
+        "worker: {imagePullSecrets: [{name: Pull}]}",
+        "imagePullSecrets",
+    ),
+    ("worker: {nodeSelector: {disk: 1}}", "nodeSelector"),
+    ("worker: {tolerations: [{taint: backups}]}", "taint"),
+    ("worker: {resources: {}}", "resources"),
     ("extraEnv: [{value: x}]", "name"),
     ("extraEnv: {NAME: x}", "extraEnv"),
     ("extraVolumes: [{name: tmp, emptyDir: {}}]", "extraVolumes"),

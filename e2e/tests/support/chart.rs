@@ -21,7 +21,11 @@ imagePullSecrets: [{name: pull}]
 watchNamespaces: [shop, billing]
 sharedDestinations: true
 operator: {concurrency: 16, syncInterval: 5m, maxBackupsPerPolicy: 20, verbosity: 1}
-worker: {serviceAccountName: backup}
+worker:
+  serviceAccountName: backup
+  imagePullSecrets: [{name: pull-one}, {name: pull-two}]
+  nodeSelector: {disk: ssd, kubernetes.io/arch: amd64}
+  tolerations: [{key: backups, operator: Equal, value: "1", effect: NoExecute, tolerationSeconds: 3600}]
 serviceAccount: {annotations: {role: "arn:aws:iam::1:role/backup"}}
 service: {annotations: {note: kept}}
 serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}
