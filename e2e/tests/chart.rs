@@ -266,10 +266,34 @@ async fn values_reach_the_pod() -> Result<()> {
     ensure!(deployment["spec"]["template"]["metadata"]["annotations"]["note"] == "kept");
     let alone = render(NAMESPACE, "operator: {leaderElection: false}").await?;
     let deployment = only(&alone, "Deployment")?;
+    ensure!(
+        deployment["spec"]["template"]["spec"]
+            .get("affinity")
+            .is_none(),
+        "one replica has nobody to keep away from"
+    );
     ensure!(deployment["spec"]["strategy"]["type"] == "Recreate");
     ensure!(
         of_kind(&alone, "Role").is_empty(),
         "a right to leases that nobody takes"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn replicas_prefer_hosts_of_their_own() -> Result<()> {
+    let objects = render(NAMESPACE, "replicas: 2").await?;
+    let spec = &only(&objects, "Deployment")?["spec"];
+    let kept_apart = &spec["template"]["spec"]["affinity"]["podAntiAffinity"];
+    let preferred = &kept_apart["preferredDuringSchedulingIgnoredDuringExecution"];
+    let term = &preferred[0]["podAffinityTerm"];
+    ensure!(
+        term["topologyKey"] == "kubernetes.io/hostname",
+        "{preferred}"
+    );
+    ensure!(
+        term["labelSelector"]["matchLabels"] == spec["selector"]["matchLabels"],
+        "{preferred}"
     );
     Ok(())
 }
