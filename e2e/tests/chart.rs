@@ -308,6 +308,10 @@ const BAD: &[(&str, &str)] = &[
         "{replicas: 2, operator: {leaderElection: false}}",
         "leaderElection",
     ),
+    (
+        "{serviceMonitor: {enabled: true}, service: {enabled: false}}",
+        "enabled",
+    ),
     ("image: {digest: latest}", "digest"),
     ("image: {digest: 'sha256:12'}", "digest"),
     ("image: {repository: ''}", "repository"),
