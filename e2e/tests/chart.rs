@@ -346,7 +346,15 @@ const BAD: &[(&str, &str)] = &[
     ("affinity: {antiAffinity: {}}", "antiAffinity"),
     ("crds: {enabled: true}", "enabled"),
     ("resources: {request: {cpu: 1}}", "request"),
-    ("prometheusRule: {maxAgeHours: 0}", "maxAgeHours"),
+    ("prometheusRule: {maxRunHours: 0}", "maxRunHours"),
+    ("prometheusRule: {maxAgeHours: 26}", "maxAgeHours"),
+    ("prometheusRule: {missedRuns: 0}", "missedRuns"),
+    ("prometheusRule: {missedRuns: 11}", "missedRuns"),
+    ("prometheusRule: {runbookUrl: alerts.md}", "runbookUrl"),
+    (
+        "prometheusRule: {runbookUrl: 'https://runbooks.example/#alerts'}",
+        "runbookUrl",
+    ),
     ("podDisruptionBudget: {maxUnavailable: 0}", "maxUnavailable"),
 ];
 
@@ -443,7 +451,7 @@ async fn alerts_are_on_metrics_that_exist() -> Result<()> {
     let rules = rule["spec"]["groups"][0]["rules"]
         .as_array()
         .context("no rules")?;
-    ensure!(rules.len() >= 8, "{} rules", rules.len());
+    ensure!(rules.len() >= 9, "{} rules", rules.len());
     for rule in rules {
         let expression = rule["expr"].as_str().context("no expr")?;
         let mut words = 0;
@@ -471,6 +479,42 @@ async fn alerts_are_on_metrics_that_exist() -> Result<()> {
         text.contains("{{ $labels.namespace }}/{{ $labels.policy }}"),
         "{text}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_alert_has_its_section_in_the_runbook() -> Result<()> {
+    let runbook = std::fs::read_to_string(project().join("docs/alerts.md"))?;
+    let sections: BTreeSet<&str> = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .collect();
+    let readme = std::fs::read_to_string(chart().join("README.md"))?;
+    let url = "https://runbooks.example/holdfast/alerts.md";
+    let linked = format!("prometheusRule: {{enabled: true, runbookUrl: '{url}'}}");
+    for values in ["prometheusRule: {enabled: true}", &linked] {
+        let rule = only(&render(NAMESPACE, values).await?, "PrometheusRule")?;
+        let rules = rule["spec"]["groups"][0]["rules"]
+            .as_array()
+            .context("no rules")?;
+        let mut alerts = BTreeSet::new();
+        for rule in rules {
+            let alert = rule["alert"].as_str().context("no alert")?;
+            let link = rule["annotations"]["runbook_url"].as_str();
+            let expected = format!("{url}#{}", alert.to_lowercase());
+            let expected = (values == linked).then_some(expected.as_str());
+            ensure!(link == expected, "{alert}: {link:?}");
+            ensure!(
+                readme.contains(&format!("| `{alert}` | ")),
+                "the chart's README does not tell of {alert}"
+            );
+            alerts.insert(alert);
+        }
+        ensure!(
+            alerts == sections,
+            "docs/alerts.md has {sections:?}, the chart {alerts:?}"
+        );
+    }
     Ok(())
 }
 

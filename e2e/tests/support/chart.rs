@@ -32,6 +32,8 @@ serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}
 prometheusRule:
   enabled: true
   labels: {release: prometheus}
+  missedRuns: 3
+  runbookUrl: https://runbooks.example/holdfast/alerts.md
   extraRules: [{alert: Mine, expr: holdfast_policy_suspended == 1}]
 networkPolicy:
   enabled: true
