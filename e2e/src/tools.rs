@@ -1,5 +1,6 @@
 //! The stock tools: `restic`, `mongodump`, `mongorestore` and `bsondump`, as
-//! somebody would use them who does not have Holdfast.
+//! somebody would use them who does not have Holdfast, and Prometheus' own
+//! `promtool`.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -190,4 +191,15 @@ pub async fn bsondump(file: &Path) -> Result<Vec<serde_json::Value>> {
         .lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("bsondump printed {line}")))
         .collect()
+}
+
+/// Runs `promtool ARGS…`, whatever its exit code.
+pub async fn promtool<I, S>(args: I) -> Result<Output>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut promtool = Command::new(command::find("promtool")?);
+    promtool.args(args);
+    command::run(promtool, None, LIMIT).await
 }
