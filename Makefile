@@ -1,5 +1,5 @@
-# The commands of the project. `make demo` and `make test` need nothing but Debian 12 with Rust, Go,
-# Node and Python: what else they need, they install.
+# The commands of the project. `make demo` needs Debian 12 with Rust and Python, `make test` Go besides; what
+# else they need, they install.
 #
 # Cargo builds a dependency anew for each set of features that the packages asked for have in common.
 # So everything here asks for the whole workspace.
@@ -15,7 +15,7 @@ E2E_BIN := $(or $(HOLDFAST_E2E_CACHE),$(CURDIR)/.cache/e2e)/bin
 CLUSTER_DIR ?= /tmp/holdfast-cluster
 CLUSTER_FLAGS ?=
 
-.PHONY: help setup build demo test unit lint fmt generate verify-generated generate-deploy verify-deploy deny bench bench-scale soak cluster-up cluster-down clean
+.PHONY: help setup setup-demo build demo test unit lint fmt generate verify-generated generate-deploy verify-deploy deny bench bench-scale soak cluster-up cluster-down clean
 
 help: ## Say what there is.
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -23,10 +23,13 @@ help: ## Say what there is.
 setup: ## Install the servers and tools of the end-to-end tests (idempotent).
 	@e2e/setup
 
+setup-demo: ## Install what the demonstration needs: a MongoDB server.
+	@e2e/setup demo
+
 build: ## Build the binary.
 	$(CARGO) build --locked --workspace --bins
 
-demo: setup build ## Back a real MongoDB up, wreck it and bring it back.
+demo: setup-demo build ## Back a real MongoDB up, wreck it and bring it back.
 	@HOLDFAST_BIN="$(abspath $(TARGET_DIR))/debug/holdfast" $(TARGET_DIR)/debug/demo
 
 test: setup ## Every test: unit, property and end-to-end.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -73,13 +74,22 @@ func nodeInit(args []string) error {
 	if err := start("dns", kube, dns...); err != nil {
 		return err
 	}
-	if err := start("containerd", "/usr/bin/containerd", "--config", place.path("config/containerd.toml")); err != nil {
+	// Debian's, or that of somebody else, elsewhere.
+	containerd, err := exec.LookPath("containerd")
+	if err != nil {
+		return err
+	}
+	if err := start("containerd", containerd, "--config", place.path("config/containerd.toml")); err != nil {
 		return err
 	}
 	if err := untilContainerd(); err != nil {
 		return err
 	}
-	pause, err := spawn(place, "import", "/usr/bin/ctr", append(ctr[1:], "images", "import", place.path("config/pause.tar")))
+	importer, err := exec.LookPath("ctr")
+	if err != nil {
+		return err
+	}
+	pause, err := spawn(place, "import", importer, append(ctr[1:], "images", "import", place.path("config/pause.tar")))
 	if err != nil {
 		return err
 	}
