@@ -38,6 +38,7 @@ pub mod random;
 pub mod s3;
 pub mod scale;
 pub mod shared;
+pub mod skips;
 pub mod snapshots;
 pub mod ssh_agent;
 pub mod sshd;

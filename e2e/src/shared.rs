@@ -11,6 +11,7 @@ use crate::Workdir;
 use crate::cluster::{Cluster, Level};
 use crate::mongod::{ReplicaSet, Standalone};
 use crate::s3::S3;
+use crate::skips::skip;
 use crate::sshd::Sshd;
 
 static REPLICA_SET: OnceCell<(Workdir, ReplicaSet)> = OnceCell::const_new();
@@ -87,7 +88,7 @@ pub async fn api() -> Result<&'static Cluster> {
     API.get_or_try_init(|| Cluster::start(Level::Api)).await
 }
 
-/// A Kubernetes cluster with a node; `None`, and a line that says which test is
+/// A Kubernetes cluster with a node; `None`, and [a word](skip) of which test is
 /// skipped and why, where this machine cannot run one.
 pub async fn cluster(test: &str) -> Result<Option<&'static Cluster>> {
     let cluster = CLUSTER
@@ -101,7 +102,7 @@ pub async fn cluster(test: &str) -> Result<Option<&'static Cluster>> {
     if cluster.is_none()
         && let Some(reason) = Cluster::refusal().await?
     {
-        eprintln!("skipped: {test}: {reason}");
+        skip(test, &reason);
     }
     Ok(cluster.as_ref())
 }

@@ -12,6 +12,7 @@ use holdfast_e2e::Workdir;
 use holdfast_e2e::cluster::{Cluster, Level};
 use holdfast_e2e::command::Output;
 use holdfast_e2e::helm::{self, chart, project, render};
+use holdfast_e2e::skips::skip;
 use serde_json::{Value, json};
 use support::{NAMESPACE, SETS};
 
@@ -51,7 +52,9 @@ async fn every_manifest_is_accepted() -> Result<()> {
         objects.retain(|object| {
             let foreign = object["apiVersion"] == FOREIGN;
             if foreign {
-                eprintln!("skipped: {}: no such kind in this cluster", object["kind"]);
+                let kind = object["kind"].as_str().unwrap_or_default();
+                let what = format!("every_manifest_is_accepted, {kind}");
+                skip(&what, "no such kind in this cluster");
             }
             !foreign
         });

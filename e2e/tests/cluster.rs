@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use holdfast_e2e::cluster::{Cluster, Level};
 use holdfast_e2e::mongod::{Options, ReplicaSet};
 use holdfast_e2e::process;
+use holdfast_e2e::skips::skip;
 use holdfast_e2e::{Workdir, command, holdfast, shared};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -67,7 +68,10 @@ async fn the_api_takes_the_kinds_and_comes_back_after_it_was_killed() -> Result<
 #[tokio::test]
 async fn a_node_runs_pods_that_reach_the_servers_and_leaves_nothing() -> Result<()> {
     if let Some(reason) = Cluster::refusal().await? {
-        eprintln!("skipped: a_node_runs_pods_that_reach_the_servers_and_leaves_nothing: {reason}");
+        skip(
+            "a_node_runs_pods_that_reach_the_servers_and_leaves_nothing",
+            &reason,
+        );
         return Ok(());
     }
     let started = Instant::now();

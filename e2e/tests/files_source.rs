@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use holdfast_e2e::holdfast::{binary, quote};
 use holdfast_e2e::random::Random;
+use holdfast_e2e::skips::skip;
 use holdfast_e2e::{Workspace, command};
 use serde_json::Value;
 use support::{backup, backups, expect, ids, text};
@@ -88,9 +89,9 @@ async fn attribute(path: &Path, name: &str, value: &str) -> Result<bool> {
     let output = python(script, &args).await?;
     if output.code != Some(0) {
         ensure!(output.stderr.contains("not supported"), "{}", output.stderr);
-        eprintln!(
-            "SKIPPED the extended attributes: the file system of {} has none",
-            path.display()
+        skip(
+            "extended attributes in files_source",
+            "the file system has none",
         );
     }
     Ok(output.code == Some(0))

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use holdfast_e2e::helm::project;
 use holdfast_e2e::image::{Image, NameServer};
 use holdfast_e2e::s3::{self, S3};
+use holdfast_e2e::skips::skip;
 use holdfast_e2e::{Workdir, command};
 use support::expect;
 use tokio::process::Command;
@@ -23,7 +24,7 @@ fn root(test: &str) -> bool {
         own.uid() == 0
     });
     if !root {
-        eprintln!("skipped: {test}: only root can change its root");
+        skip(test, "only root can change its root");
     }
     root
 }

@@ -17,6 +17,7 @@ use holdfast_e2e::mongod::{self, Options, ReplicaSet, Standalone};
 use holdfast_e2e::process::{Signal, exists};
 use holdfast_e2e::proxy::{Mood, Proxy};
 use holdfast_e2e::s3::S3;
+use holdfast_e2e::skips::skip;
 use holdfast_e2e::ssh_agent::SshAgent;
 use holdfast_e2e::sshd::{self, Sshd};
 use holdfast_e2e::tools::{self, Restic};
@@ -270,7 +271,10 @@ async fn ssh(
 async fn sshd_takes_a_password() -> Result<()> {
     let dir = Workdir::new()?;
     if std::fs::read("/etc/shadow").is_err() {
-        eprintln!("skipped: only root can give sshd a password of its own");
+        skip(
+            "sshd_takes_a_password",
+            "only root can give sshd a password of its own",
+        );
         return Ok(());
     }
     let sshd = Sshd::start_with(
