@@ -1,6 +1,7 @@
 //! Runs the commands that a policy wants around a backup: no shell, a time limit, output kept.
 
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_crds::Hook;
@@ -78,7 +79,11 @@ fn last_line(output: &str) -> String {
 
 impl Classified for HookError {
     fn class(&self) -> ErrorClass {
-        ErrorClass::Transient
+        match self.phase {
+            // The backup is there: to make it again would not mend what comes after it.
+            HookPhase::After => ErrorClass::Permanent,
+            HookPhase::Before | HookPhase::OnFailure => ErrorClass::Transient,
+        }
     }
 
     fn reason(&self) -> &'static str {
@@ -170,8 +175,12 @@ async fn execute(
         .kill_on_drop(true)
         .spawn()?;
     let group = child.id();
-    let stdout = tokio::spawn(tail(child.stdout.take()));
-    let stderr = tokio::spawn(tail(child.stderr.take()));
+    let (out, err) = (Tail::default(), Tail::default());
+    let read = tokio::spawn({
+        let (out, err) = (out.clone(), err.clone());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        async move { tokio::join!(out.follow(stdout), err.follow(stderr)) }
+    });
 
     let (status, exit_code) = tokio::select! {
         status = child.wait() => {
@@ -188,16 +197,8 @@ async fn execute(
         }
     };
     // A grandchild may hold the pipes open; what was written until now is enough.
-    let both = async {
-        (
-            stdout.await.unwrap_or_default(),
-            stderr.await.unwrap_or_default(),
-        )
-    };
-    let (out, err) = tokio::time::timeout(Duration::from_secs(2), both)
-        .await
-        .unwrap_or_default();
-    Ok((status, exit_code, out + &err))
+    let _ = tokio::time::timeout(Duration::from_secs(2), read).await;
+    Ok((status, exit_code, out.text() + &err.text()))
 }
 
 async fn end_group(group: Option<u32>, child: &mut tokio::process::Child) {
@@ -219,23 +220,33 @@ async fn end_group(group: Option<u32>, child: &mut tokio::process::Child) {
     let _ = child.wait().await;
 }
 
-async fn tail(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else {
-        return String::new();
-    };
-    let mut kept = Vec::new();
-    let mut buffer = vec![0; 8192];
-    while let Ok(read) = stream.read(&mut buffer).await {
-        if read == 0 {
-            break;
-        }
-        kept.extend_from_slice(&buffer[..read]);
-        if kept.len() > 2 * KEPT_OUTPUT {
-            kept.drain(..kept.len() - KEPT_OUTPUT);
+/// The end of what a stream said so far.
+#[derive(Debug, Clone, Default)]
+struct Tail(Arc<Mutex<Vec<u8>>>);
+
+impl Tail {
+    /// Takes in what a stream says until it ends.
+    async fn follow(&self, stream: Option<impl AsyncRead + Unpin>) {
+        let Some(mut stream) = stream else { return };
+        let mut buffer = vec![0; 8192];
+        while let Ok(read) = stream.read(&mut buffer).await {
+            if read == 0 {
+                break;
+            }
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend_from_slice(&buffer[..read]);
+            if kept.len() > 2 * KEPT_OUTPUT {
+                let excess = kept.len() - KEPT_OUTPUT;
+                kept.drain(..excess);
+            }
         }
     }
-    let start = kept.len().saturating_sub(KEPT_OUTPUT);
-    String::from_utf8_lossy(&kept[start..]).into_owned()
+
+    fn text(&self) -> String {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = kept.len().saturating_sub(KEPT_OUTPUT);
+        String::from_utf8_lossy(&kept[start..]).into_owned()
+    }
 }
 
 #[cfg(test)]
@@ -300,6 +311,16 @@ mod tests {
             stat.map_or(true, |stat| stat.contains(") Z ")),
             "the sleep lives on"
         );
+    }
+
+    /// A daemon keeps the pipes open; what was said before is not lost with it.
+    #[tokio::test]
+    async fn output_is_kept_though_something_that_was_started_lives_on() {
+        let script = "echo started; echo but not well >&2; sleep 20 & exit 3";
+        let (result, outcomes) = run(&[hook(&["sh", "-c", script], 10)]).await;
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("but not well"), "{message}");
+        assert_eq!(outcomes[0].output, "started\nbut not well\n");
     }
 
     #[tokio::test]
