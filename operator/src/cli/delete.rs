@@ -48,6 +48,12 @@ async fn delete_from<H: Host>(session: &Session<H>, arguments: &DeleteArgs) -> R
     if !arguments.yes && !confirmed(&question)? {
         return Err(Failure::Failed("nothing was deleted".to_owned()));
     }
+    // An answer that came after Ctrl-C is none.
+    if session.runner.cancel.is_cancelled() {
+        return Err(Failure::Failed(
+            "it was stopped by a signal; nothing was deleted".to_owned(),
+        ));
+    }
     let id = first.snapshot.identity().to_owned();
     for one in &located {
         session
