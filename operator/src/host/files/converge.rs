@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_engine::class::Classified;
 use holdfast_engine::progress::Progress;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::host::{Host, Name};
 use crate::plan::{Action, Plan};
@@ -31,6 +31,9 @@ pub struct Converger<H> {
     /// Told of runs that begin; the command line shows them.
     pub on_start: fn(&str, Progress) -> Box<dyn std::any::Any + Send>,
 }
+
+/// The right to carry out one plan.
+type Slot<'a> = SemaphorePermit<'a>;
 
 impl<H> Clone for Converger<H> {
     fn clone(&self) -> Self {
@@ -68,10 +71,8 @@ impl<H: Host> Converger<H> {
     pub async fn policy(&self, name: &Name) -> Passed {
         let mut passed = Passed::default();
         for _ in 0..MAX_ROUNDS {
-            let plan = match policy::reconcile(&self.runner, name, self.patience, Timestamp::now())
-                .await
-            {
-                Ok(plan) => plan,
+            let (plan, slot) = match self.planned(name).await {
+                Ok(planned) => planned,
                 Err(error) => {
                     tracing::error!(policy = %name, %error, "A policy could not be reconciled.");
                     passed.failures.push(error.to_string());
@@ -79,7 +80,7 @@ impl<H: Host> Converger<H> {
                 }
             };
             passed.next = plan.next();
-            let carried = self.carry_out(name, &plan).await;
+            let carried = self.carry_out(name, &plan, slot).await;
             self.report_backups(name).await;
             passed.done += carried.done;
             let stuck = carried.done == 0;
@@ -107,6 +108,22 @@ impl<H: Host> Converger<H> {
         passed
     }
 
+    /// A plan, and the slot to carry it out in when there is anything to do. A slot may be long in
+    /// coming, and what was planned before may be wrong by then: it is planned anew.
+    async fn planned(&self, name: &Name) -> Result<(Plan, Option<Slot<'_>>), RunError> {
+        let reconcile =
+            async || policy::reconcile(&self.runner, name, self.patience, Timestamp::now()).await;
+        let plan = reconcile().await?;
+        if plan.work().next().is_none() {
+            return Ok((plan, None));
+        }
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok((plan, Some(slot)));
+        }
+        let slot = self.slots.acquire().await.ok();
+        Ok((reconcile().await?, slot))
+    }
+
     /// When to look again at a policy of which another process has a run in progress: nobody tells
     /// when that ends.
     async fn while_another_runs(&self, name: &Name) -> Option<Timestamp> {
@@ -124,35 +141,43 @@ impl<H: Host> Converger<H> {
 
     /// Brings a Restore about.
     pub async fn restore(&self, name: &Name) -> Passed {
-        let start = Timestamp::now();
-        let plan = match restore::reconcile(&self.runner, name, self.patience, start).await {
-            Ok(plan) => plan,
-            Err(error) => {
-                tracing::error!(restore = %name, %error, "A restore could not be reconciled.");
-                return Passed::failed(&error);
+        let mut slot = None;
+        // A second time when the slot was long in coming.
+        let (plan, start, (policy, destination, snapshot)) = loop {
+            let start = Timestamp::now();
+            let plan = match restore::reconcile(&self.runner, name, self.patience, start).await {
+                Ok(plan) => plan,
+                Err(error) => {
+                    tracing::error!(restore = %name, %error, "A restore could not be reconciled.");
+                    return Passed::failed(&error);
+                }
+            };
+            let Some(chosen) = chosen(&plan, name) else {
+                return Passed {
+                    next: plan.next(),
+                    failures: plan
+                        .refusal()
+                        .map(|(reason, message)| format!("{reason}: {message}"))
+                        .into_iter()
+                        .collect(),
+                    ..Passed::default()
+                };
+            };
+            if slot.is_some() {
+                break (plan, start, chosen);
+            }
+            slot = self.slots.try_acquire().ok();
+            if slot.is_some() {
+                break (plan, start, chosen);
+            }
+            slot = self.slots.acquire().await.ok();
+            if slot.is_none() {
+                return Passed::default();
             }
         };
         let mut passed = Passed {
             next: plan.next(),
             ..Passed::default()
-        };
-        let action = plan.actions.iter().find_map(|action| match action {
-            Action::Restore {
-                policy,
-                destination,
-                snapshot,
-                ..
-            } => Some((Name::parse(policy, &name.namespace), destination, snapshot)),
-            _ => None,
-        });
-        let Some((policy, destination, snapshot)) = action else {
-            if let Some((reason, message)) = plan.refusal() {
-                passed.failures.push(format!("{reason}: {message}"));
-            }
-            return passed;
-        };
-        let Ok(_permit) = self.slots.acquire().await else {
-            return passed;
         };
         let progress = Progress::new();
         let _shown = (self.on_start)(&format!("restore {name}"), progress.clone());
@@ -163,11 +188,12 @@ impl<H: Host> Converger<H> {
                 .runner
                 .host
                 .declared()
-                .destination_name(&policy, destination),
-            &snapshot.id,
+                .destination_name(&policy, &destination),
+            &snapshot,
             &progress,
         )
         .await;
+        drop(slot);
         let reported = restore::report(&self.runner, name, &plan, start, result.as_ref()).await;
         match result {
             Ok(_) => passed.done += 1,
@@ -199,7 +225,8 @@ impl<H: Host> Converger<H> {
                     return passed;
                 }
             };
-            let carried = self.carry_out(name, &plan).await;
+            let slot = self.slots.acquire().await.ok();
+            let carried = self.carry_out(name, &plan, slot).await;
             passed.done += carried.done;
             passed
                 .failures
@@ -211,14 +238,9 @@ impl<H: Host> Converger<H> {
         passed
     }
 
-    async fn carry_out(&self, policy: &Name, plan: &Plan) -> CarriedOut {
-        if plan.work().next().is_none() {
-            return CarriedOut::default();
-        }
-        let Ok(_permit) = self.slots.acquire().await else {
-            return CarriedOut::default();
-        };
-        if self.runner.cancel.is_cancelled() {
+    async fn carry_out(&self, policy: &Name, plan: &Plan, slot: Option<Slot<'_>>) -> CarriedOut {
+        let idle = plan.work().next().is_none();
+        if idle || slot.is_none() || self.runner.cancel.is_cancelled() {
             return CarriedOut::default();
         }
         let progress = Progress::new();
@@ -245,4 +267,21 @@ impl<H: Host> Converger<H> {
             }
         }
     }
+}
+
+/// The policy, the destination and the backup that the plan of a Restore has chosen.
+fn chosen(plan: &Plan, restore: &Name) -> Option<(Name, String, String)> {
+    plan.actions.iter().find_map(|action| match action {
+        Action::Restore {
+            policy,
+            destination,
+            snapshot,
+            ..
+        } => Some((
+            Name::parse(policy, &restore.namespace),
+            destination.clone(),
+            snapshot.id.clone(),
+        )),
+        _ => None,
+    })
 }
