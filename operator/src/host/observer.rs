@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::host::{Declared, Host, Name, View};
 use crate::metrics::{DestinationFacts, Metrics, PolicyFacts};
-use crate::reconcile::{destination, memory, policy};
+use crate::reconcile::{destination, memory};
 use crate::web::Readiness;
 
 /// Tells the metrics and the probes what the reconcilers saw. Clones tell the same.
@@ -58,11 +58,13 @@ impl Observer {
         self.metrics.set_policy(
             &name.namespace,
             &name.name,
-            PolicyFacts {
-                suspended: object.spec.suspend,
-                next_run: policy::next_run(name, &object.spec, now),
-                newest_backup: status.last_backup.map(|backup| backup.time.0),
-            },
+            PolicyFacts::of(
+                &name.to_string(),
+                &object.spec,
+                &status,
+                record.spec_seen,
+                now,
+            ),
         );
     }
 

@@ -31,6 +31,8 @@ const DEFINITIONS: &[Definition] = &[
     ("holdfast_build_info", GAUGE, BUILD, "The version that runs; always 1."),
     ("holdfast_state_up", GAUGE, NONE, "Whether the state database can be read."),
     ("holdfast_policy_suspended", GAUGE, POLICY, "Whether the policy is suspended."),
+    ("holdfast_policy_ready", GAUGE, POLICY, "Whether the condition Ready of the policy is True."),
+    ("holdfast_scheduled_runs_without_success", GAUGE, POLICY, "Scheduled times that have passed since a backup last ended well, or since the policy was declared; counted up to 10."),
     ("holdfast_next_run_timestamp_seconds", GAUGE, POLICY, "When the next backup is due."),
     ("holdfast_last_backup_timestamp_seconds", GAUGE, POLICY, "The moment that the newest backup shows."),
     ("holdfast_last_success_timestamp_seconds", GAUGE, POLICY, "When a backup last ended well."),

@@ -13,6 +13,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -91,7 +92,8 @@ impl Metrics {
         let mut facts = Facts::default();
         for (key, record) in journal.objects("BackupPolicy")? {
             if record.deleted.is_none() {
-                let remembered = PolicyFacts::remembered(&record);
+                let name = format!("{}/{}", key.namespace, key.name);
+                let remembered = PolicyFacts::remembered(&name, &record, Timestamp::now());
                 facts.policies.insert((key.namespace, key.name), remembered);
             }
         }
@@ -183,7 +185,7 @@ impl Collector for Metrics {
         let history = self.shared.source.history().map_err(|error| {
             tracing::error!(%error, "The history of runs cannot be read for the metrics.");
         });
-        render(&facts, history.as_ref().ok())
+        render(&facts, history.as_ref().ok(), Timestamp::now())
     }
 }
 
@@ -200,7 +202,7 @@ pub enum MetricsError {
 
 /// The families from what is known. Without the history the series of runs are absent, which is
 /// honest, instead of zero, which is not.
-fn render(facts: &Facts, history: Option<&History>) -> Vec<MetricFamily> {
+fn render(facts: &Facts, history: Option<&History>, now: Timestamp) -> Vec<MetricFamily> {
     let mut families = Families::default();
     families.gauge(
         "holdfast_build_info",
@@ -211,6 +213,9 @@ fn render(facts: &Facts, history: Option<&History>) -> Vec<MetricFamily> {
     for ((namespace, name), facts) in &facts.policies {
         let labels = [("namespace", namespace.as_str()), ("policy", name.as_str())];
         families.truth("holdfast_policy_suspended", &labels, facts.suspended);
+        if let Some(ready) = facts.ready {
+            families.truth("holdfast_policy_ready", &labels, ready);
+        }
         families.time(
             "holdfast_next_run_timestamp_seconds",
             &labels,
@@ -227,7 +232,7 @@ fn render(facts: &Facts, history: Option<&History>) -> Vec<MetricFamily> {
         let summary = history.policies.get(&key).unwrap_or(&unknown);
         let running = history.running.get(&key).copied().unwrap_or(0);
         families.count("holdfast_runs_in_progress", &labels, running);
-        render_runs(&mut families, &labels, facts, summary);
+        render_runs(&mut families, &labels, facts, summary, now);
     }
     for ((namespace, name), facts) in &facts.destinations {
         let labels = [
@@ -261,14 +266,17 @@ fn render_runs(
     labels: &[(&str, &str); 2],
     facts: &PolicyFacts,
     summary: &Summary,
+    now: Timestamp,
 ) {
     let backup = RunKind::Backup;
     // When the journal is lost, the backups that are there still tell of the last success.
     let success = summary.last_success.get(&backup).copied();
-    families.time(
-        "holdfast_last_success_timestamp_seconds",
+    let success = success.max(facts.newest_backup);
+    families.time("holdfast_last_success_timestamp_seconds", labels, success);
+    families.count(
+        "holdfast_scheduled_runs_without_success",
         labels,
-        success.max(facts.newest_backup),
+        facts.without_success(success, now),
     );
     let attempt = summary.last_attempt.get(&backup).copied();
     families.time("holdfast_last_attempt_timestamp_seconds", labels, attempt);

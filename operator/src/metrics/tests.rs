@@ -25,6 +25,7 @@ fn new_run(kind: RunKind) -> NewRun {
         destination: Some("wasabi".to_owned()),
         destination_namespace: None,
         object: None,
+        into_source: false,
         scheduled_for: None,
         fingerprint: None,
     }
@@ -65,6 +66,8 @@ fn declare(metrics: &Metrics) {
         suspended: false,
         next_run: Some(at(700_000)),
         newest_backup: Some(at(400_000)),
+        ready: Some(true),
+        due: vec![at(490_000), at(510_000), at(520_000)],
     };
     let destination = DestinationFacts {
         up: Some(true),
@@ -109,27 +112,45 @@ fn after_a_restart_nothing_is_different() {
     fill(&journal);
     let policy = ObjectKey::new("BackupPolicy", "default", "shop");
     let destination = ObjectKey::new("Destination", "default", "wasabi");
-    let record = journal
-        .observe_object(&policy, &json!({"suspend": false}), at(0))
-        .unwrap();
+    let spec = json!({
+        "source": {"files": {"paths": ["/srv"]}},
+        "destinations": [{"name": "wasabi"}],
+        "schedule": {"cron": "@yearly"},
+    });
+    let record = journal.observe_object(&policy, &spec, at(0)).unwrap();
     let status = json!({
-        "nextRunTime": at(700_000).to_string(),
+        "conditions": [{
+            "type": "Ready", "status": "False", "reason": "BackupFailed", "message": "",
+            "lastTransitionTime": at(0).to_string(),
+        }],
         "lastBackup": {"id": "5f1c", "time": at(400_000).to_string()},
     });
     journal
         .set_object_status(&policy, &record.uid, &status)
         .unwrap();
+    let facts = PolicyFacts::of(
+        "default/shop",
+        &serde_json::from_value(spec).unwrap(),
+        &serde_json::from_value(status).unwrap(),
+        at(0),
+        Timestamp::now(),
+    );
     let record = journal
         .observe_object(&destination, &json!({}), at(0))
         .unwrap();
     let status = json!({
-        "conditions": [{"type": "Ready", "status": "True"}], "backups": 3, "storedBytes": 12_000,
+        "conditions": [{
+            "type": "Ready", "status": "True", "reason": "Reachable", "message": "",
+            "lastTransitionTime": at(0).to_string(),
+        }],
+        "backups": 3, "storedBytes": 12_000,
     });
     journal
         .set_object_status(&destination, &record.uid, &status)
         .unwrap();
     let (registry, metrics) = registered(&journal);
     declare(&metrics);
+    metrics.set_policy("default", "shop", facts);
     let before = text(&registry);
     assert!(
         before.contains(
@@ -141,6 +162,47 @@ fn after_a_restart_nothing_is_different() {
     // Before the first pass.
     let (registry, _metrics) = registered(&open(directory.path()));
     assert_eq!(text(&registry), before);
+}
+
+/// Starts before the last success do not count, nor those to come, and a policy that is suspended or
+/// has no schedule misses nothing.
+#[test]
+fn scheduled_runs_without_success_are_counted_at_the_scrape() {
+    let hour = |hour: i64| Timestamp::from_second(1_767_225_600 + hour * 3_600).unwrap();
+    let spec = |schedule: &str, suspend: bool| {
+        let mut spec = json!({
+            "source": {"files": {"paths": ["/srv"]}}, "destinations": [{"name": "disk"}],
+            "suspend": suspend,
+        });
+        if !schedule.is_empty() {
+            spec["schedule"] = json!({"cron": schedule});
+        }
+        serde_json::from_value(spec).unwrap()
+    };
+    let missed = |spec, success: Option<Timestamp>, now| {
+        let facts = PolicyFacts::of("default/shop", &spec, &Default::default(), hour(0), now);
+        facts.without_success(success, now)
+    };
+    let hourly = || spec("@hourly", false);
+    assert_eq!(missed(hourly(), None, hour(0)), 0);
+    assert_eq!(missed(hourly(), None, hour(3)), 3);
+    assert_eq!(missed(hourly(), Some(hour(2)), hour(3)), 1);
+    assert_eq!(missed(hourly(), None, hour(500)), 10);
+    assert_eq!(missed(spec("@hourly", true), None, hour(500)), 0);
+    assert_eq!(missed(spec("", false), None, hour(500)), 0);
+}
+
+#[test]
+fn every_metric_is_in_the_documents() {
+    let documents = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let text = std::fs::read_to_string(documents).unwrap();
+    for description in families::descriptions().unwrap() {
+        let name = format!("`{}`", description.fq_name);
+        assert!(
+            text.contains(&name),
+            "docs/metrics.md does not tell of {name}"
+        );
+    }
 }
 
 #[test]
