@@ -196,6 +196,35 @@ async fn validate_and_a_real_api_server_agree_on_every_case() -> Result<()> {
     agreed(&told, cases.len())
 }
 
+/// Each bad case is refused for what it is there to show, and not for a slip in it.
+#[test]
+fn what_is_refused_is_told_why() -> Result<()> {
+    let mut told = String::new();
+    for case in cases()? {
+        if case.verdict == Verdict::Good {
+            continue;
+        }
+        let _ = writeln!(told, "{}", case.title);
+        let mut parsed = holdfast_crds::manifest::parse(Path::new("companions.yaml"), COMPANIONS);
+        parsed.extend(holdfast_crds::manifest::parse(
+            Path::new("case.yaml"),
+            &case.document,
+        ));
+        let references = holdfast_crds::manifest::check_references(&parsed);
+        parsed.problems.extend(references);
+        parsed.problems.sort();
+        for problem in &parsed.problems {
+            let _ = writeln!(
+                told,
+                "  {}:{}: {}",
+                problem.location.line, problem.location.column, problem.message
+            );
+        }
+    }
+    insta::assert_snapshot!(told);
+    Ok(())
+}
+
 /// What may change in an object that is there, and what may not: only a server can tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_cannot_be_changed_and_the_rest_can() -> Result<()> {
