@@ -139,7 +139,8 @@ impl Demo<'_> {
             .context("starting holdfast run")?;
         let mut text = None;
         for _ in 0..100 {
-            if http_get(port, "/readyz").await.is_ok() {
+            let answer = http_get(port, "/readyz").await.unwrap_or_default();
+            if answer.starts_with("HTTP/1.1 200") {
                 text = Some(http_get(port, "/metrics").await?);
                 break;
             }
