@@ -237,6 +237,8 @@ pub struct NewRun {
     pub destination_namespace: Option<String>,
     /// The Backup or Restore object that asked for it.
     pub object: Option<String>,
+    /// Whether it writes to what the policy reads: a restore to the original.
+    pub into_source: bool,
     /// When it was to start, when a schedule started it.
     pub scheduled_for: Option<Timestamp>,
     /// What spec and secrets it is made with: a change of it makes another attempt worthwhile.
@@ -265,6 +267,10 @@ pub struct Run {
     /// The Backup or Restore object that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+    /// Whether it writes to what the policy reads: a restore to the original. A backup beside it
+    /// would show half of what is brought back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub into_source: bool,
     /// When it was to start, when a schedule started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_for: Option<Timestamp>,

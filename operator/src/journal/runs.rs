@@ -16,7 +16,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::InProgress`] when a run that does not go with it is open, in whatever
-    /// process: two that change the backups of one policy, or two prunes of one destination.
+    /// process: two that change the backups of one policy, a backup beside a restore into what it
+    /// reads, or two prunes of one destination.
     pub fn start(&self, new: NewRun, now: Timestamp) -> Result<Run, JournalError> {
         let NewRun {
             kind,
@@ -25,6 +26,7 @@ impl Journal {
             destination,
             destination_namespace,
             object,
+            into_source,
             scheduled_for,
             fingerprint,
         } = new;
@@ -36,6 +38,7 @@ impl Journal {
             policy,
             destination,
             object,
+            into_source,
             scheduled_for,
             fingerprint,
             started: now,
@@ -250,9 +253,12 @@ fn conflict(new: &Run, open: &Run) -> Option<String> {
     let same_policy = new
         .policy_key()
         .filter(|key| open.policy_key().as_ref() == Some(key));
+    let reads_what_is_written =
+        |one: &Run, other: &Run| one.kind == RunKind::Backup && other.into_source;
     if let Some(policy) = same_policy
-        && new.kind.changes_backups()
-        && open.kind.changes_backups()
+        && (new.kind.changes_backups() && open.kind.changes_backups()
+            || reads_what_is_written(new, open)
+            || reads_what_is_written(open, new))
     {
         return Some(policy);
     }

@@ -17,6 +17,7 @@ fn backup(policy: &str) -> NewRun {
         destination: Some("local".to_owned()),
         destination_namespace: None,
         object: None,
+        into_source: false,
         scheduled_for: Some(at(0)),
         fingerprint: None,
     }

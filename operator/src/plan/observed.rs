@@ -233,9 +233,10 @@ impl PolicyHistory {
             .collect();
         let mut history = Self::default();
         for run in runs {
-            // A restore or an export only reads the backups. One into the policy's own source
-            // stands in its way too, but only the Restore knows where it writes.
-            let in_the_way = run.kind.changes_backups() || run.kind == RunKind::Prune;
+            // A restore or an export only reads the backups; one into the policy's own source writes
+            // what a backup would read.
+            let in_the_way =
+                run.kind.changes_backups() || run.kind == RunKind::Prune || run.into_source;
             if run.ending.is_none() && in_the_way {
                 history.running.push(Running {
                     id: run.id.clone(),

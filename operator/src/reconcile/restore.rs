@@ -1,7 +1,7 @@
 //! Reconciles a Restore: chooses the backup, plans, and says how it stands. It is done once.
 
 use holdfast_crds::meta::Time;
-use holdfast_crds::{RestoreProgress, RestoreStatus};
+use holdfast_crds::{RestoreProgress, RestoreStatus, RestoreTarget};
 use jiff::Timestamp;
 
 use crate::host::{Host, Name, View};
@@ -103,8 +103,18 @@ async fn observed<H: Host>(
         .any(|condition| condition.type_ == SUCCEEDED && condition.status == "True");
     let own = own_runs(view, name, record).await?;
     let succeeded = own.iter().any(Run::succeeded);
+    let into_source = declared
+        .restores
+        .get(name)
+        .is_some_and(|restore| matches!(restore.spec.to, RestoreTarget::Original(_)));
+    let reading = if into_source {
+        backups_of(view, policy).await?
+    } else {
+        Vec::new()
+    };
     let running = own
         .iter()
+        .chain(&reading)
         .find(|run| run.ending.is_none())
         .map(|run| Running {
             id: run.id.clone(),
@@ -146,6 +156,16 @@ async fn observed<H: Host>(
         attempts,
         destinations,
     })
+}
+
+/// The backups of the policy: one that goes on reads what a restore to the original writes.
+async fn backups_of<H: Host>(view: &View<H>, policy: &Name) -> Result<Vec<Run>, RunError> {
+    let query = RunQuery {
+        kind: Some(RunKind::Backup),
+        limit: Some(1),
+        ..RunQuery::of_policy(&policy.namespace, &policy.name)
+    };
+    view.host.runs(query).await
 }
 
 /// The runs of this Restore since it was first seen, the newest first.

@@ -36,6 +36,18 @@ pub enum Target {
     Path(PathBuf),
 }
 
+impl Target {
+    /// Whether it is what the policy reads. Namespaces under other names are in the same server, and
+    /// are read too.
+    fn is_the_original(&self) -> bool {
+        match self {
+            Self::Declared(target) => matches!(target, RestoreTarget::Original(_)),
+            Self::OriginalRenamed(_) => true,
+            Self::MongodbUri { .. } | Self::Path(_) => false,
+        }
+    }
+}
+
 /// One restore to be done.
 #[derive(Debug, Clone)]
 pub struct RestoreOrder {
@@ -106,6 +118,7 @@ impl<H: Host> Runner<H> {
             ),
             policy: policy.map(|policy| policy.name),
             object: order.object.clone(),
+            into_source: order.target.is_the_original(),
             ..self.at_destination(RunKind::Restore, &located.destination)
         };
         let mut open = begin(&self.journal, new).await?;

@@ -90,6 +90,7 @@ impl<H: Host> Runner<H> {
             destination: Some(destination.name.clone()),
             destination_namespace: Some(destination.namespace.clone()),
             object: asked.object.clone(),
+            into_source: false,
             scheduled_for: asked.scheduled_for,
             fingerprint: Some(fingerprint::policy(self.host.as_ref(), policy, spec)),
         };
@@ -401,6 +402,7 @@ impl<H: Host> Runner<H> {
             destination: Some(destination.name.clone()),
             destination_namespace: Some(destination.namespace.clone()),
             object: None,
+            into_source: false,
             scheduled_for: None,
             fingerprint: None,
         }

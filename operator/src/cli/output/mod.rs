@@ -95,6 +95,7 @@ pub fn run_resource(run: &Run) -> Value {
         destination,
         destination_namespace,
         object,
+        into_source: _,
         scheduled_for,
         fingerprint: _,
         started,

@@ -99,6 +99,7 @@ fn history_as_a_table_and_as_resources() {
             destination: Some("wasabi-eu".to_owned()),
             destination_namespace: None,
             object: None,
+            into_source: false,
             scheduled_for: Some(at(second)),
             fingerprint: Some("not printed".to_owned()),
         };

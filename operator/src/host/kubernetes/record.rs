@@ -220,6 +220,8 @@ impl JobRecord {
             destination: None,
             destination_namespace: None,
             object: purpose.object.clone(),
+            // A declared Restore holds backups back until it is done.
+            into_source: false,
             scheduled_for: purpose.scheduled_for,
             fingerprint: purpose.fingerprint.clone(),
             started: self.created,

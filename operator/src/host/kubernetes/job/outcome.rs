@@ -325,6 +325,7 @@ impl RunContext {
             destination,
             destination_namespace,
             object: self.object.clone().filter(|_| asked),
+            into_source: false,
             scheduled_for: self.scheduled_for.filter(|_| kind == RunKind::Backup),
             fingerprint: self.fingerprint.clone(),
             started,
