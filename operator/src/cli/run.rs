@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdfast_crds::BackupPolicyStatus;
 use holdfast_crds::meta::ObjectMeta;
 use jiff::Timestamp;
 use prometheus::Registry;
@@ -13,13 +14,15 @@ use super::failure::Failure;
 use super::print;
 use super::progress::Shown;
 use super::session::Session;
-use crate::host::Name;
 use crate::host::files::converge::{Converger, Passed};
 use crate::host::files::daemon::Daemon;
 use crate::host::files::departed;
+use crate::host::files::load::{self, References};
 use crate::host::observer::Observer;
+use crate::host::{Declared, Name};
 use crate::journal::ObjectRecord;
 use crate::metrics::Metrics;
+use crate::reconcile::conditions::READY;
 use crate::reconcile::memory;
 use crate::reconcile::policy::Patience;
 use crate::web::{self, Readiness};
@@ -91,6 +94,7 @@ async fn once(
     arguments: &RunArgs,
 ) -> Result<(), Failure> {
     let runner = &session.runner;
+    settled(session, &arguments.paths).await?;
     departed::take_leave(runner, &session.declared, &arguments.paths).await;
     let mut failures = departed::delete_what_was_promised(runner).await;
     // Restores first, as a backup before them would be of what they replace; and once more after
@@ -98,6 +102,7 @@ async fn once(
     failures.extend(restores(session, converger, false).await);
     failures.extend(policies(session, converger).await);
     failures.extend(restores(session, converger, true).await);
+    failures.extend(standing(session, &failures).await);
     for name in session.declared.policies.keys() {
         observer.policy(runner, name).await;
     }
@@ -120,6 +125,57 @@ async fn once(
     }
     failures.dedup();
     Err(Failure::Failed(failures.join("\nerror: ")))
+}
+
+/// Waits until it is sure that what the files do not declare any more is meant to go.
+async fn settled(session: &Session, paths: &[std::path::PathBuf]) -> Result<(), Failure> {
+    let runner = &session.runner;
+    let gone = departed::gone(runner, &session.declared, paths).await;
+    if gone.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(
+        objects = gone.len(),
+        "The files do not declare some objects any more; these go if that is still so in 10 seconds."
+    );
+    tokio::select! {
+        () = tokio::time::sleep(departed::SETTLED) => {}
+        () = runner.cancel.cancelled() => {}
+    }
+    let loaded = load::load(paths, References::Checked);
+    let same = loaded.problems.is_empty()
+        && Declared::from_loaded(loaded.resources).same_as(&session.declared);
+    if same {
+        return Ok(());
+    }
+    Err(Failure::Failed(
+        "the files changed while they were read; nothing was done. Run it again".to_owned(),
+    ))
+}
+
+/// Policies that stand badly although this pass did not fail at them: what failed before is not
+/// made good.
+async fn standing(session: &Session, failures: &[String]) -> Vec<String> {
+    let mut standing = Vec::new();
+    for (name, object) in &session.declared.policies {
+        let subject = format!("BackupPolicy {name}: ");
+        if object.spec.suspend || failures.iter().any(|failure| failure.starts_with(&subject)) {
+            continue;
+        }
+        let now = Timestamp::now();
+        let observed =
+            memory::observe(&session.runner, "BackupPolicy", name, &object.spec, now).await;
+        let Ok(record) = observed else { continue };
+        let status: BackupPolicyStatus = memory::status(&record);
+        standing.extend(
+            status
+                .conditions
+                .iter()
+                .filter(|condition| condition.type_ == READY && condition.status == "False")
+                .map(|condition| format!("{subject}{}: {}", condition.reason, condition.message)),
+        );
+    }
+    standing
 }
 
 async fn policies(

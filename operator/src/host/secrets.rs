@@ -113,6 +113,12 @@ impl Secrets {
         Self { directory }
     }
 
+    /// Where secrets lie that `secretKeyRef`s name.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
     /// The value, without the line break that editors and `echo` leave at the end.
     ///
     /// # Errors

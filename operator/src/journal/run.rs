@@ -187,6 +187,9 @@ pub struct Figures {
     /// Backups copied, forgotten or deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backups: Option<u64>,
+    /// Packs that a prune leaves marked: a later one removes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marked_packs: Option<u64>,
 }
 
 /// What a hook said.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::run::{Figures, Outcome, Run, RunKind};
@@ -12,6 +12,10 @@ use super::run::{Figures, Outcome, Run, RunKind};
 pub const DURATION_BUCKETS: [f64; 12] = [
     1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 43_200.0, 86_400.0,
 ];
+
+/// How long after a prune another one removes what that marked: the engine keeps it marked for 23
+/// hours.
+const MARKED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// What all runs of one policy, or at one destination, come to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +46,8 @@ pub struct Summary {
     pub duration_seconds: f64,
     /// At a destination: whether a prune has work left.
     pub prune_pending: bool,
+    /// At a destination: from when on another prune removes what the last one only marked.
+    pub prune_again: Option<Timestamp>,
 }
 
 /// The last backup that ended well.
@@ -79,7 +85,13 @@ impl Summary {
             .or_default();
         *count = count.saturating_add(1);
         match run.kind {
-            RunKind::Prune => self.prune_pending = ending.outcome != Outcome::Succeeded,
+            RunKind::Prune => {
+                self.prune_pending = ending.outcome != Outcome::Succeeded;
+                let marked = ending.figures.marked_packs.is_some_and(|packs| packs > 0);
+                self.prune_again = marked
+                    .then(|| ending.at.checked_add(MARKED_FOR).ok())
+                    .flatten();
+            }
             // One that failed may have removed some.
             RunKind::Forget | RunKind::Delete => {
                 let none =

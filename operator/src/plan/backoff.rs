@@ -48,6 +48,13 @@ pub fn retry_at(attempts: &Attempts, fingerprint: &str) -> Option<Timestamp> {
     attempts.ended.checked_add(delay).ok()
 }
 
+/// Whether a thing that is done once is not tried again by itself.
+#[must_use]
+pub fn given_up(attempts: &Attempts) -> bool {
+    attempts.failures >= MAX_ATTEMPTS
+        || matches!(attempts.class, ErrorClass::Permanent | ErrorClass::Damaged)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

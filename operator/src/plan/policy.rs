@@ -202,25 +202,37 @@ pub fn writable_place(
         (DestinationState::Empty, Some(known)) => Err(Action::refuse(
             ErrorClass::Waiting,
             "RepositoryMissing",
-            format!(
-                "the repository {} was at {name} and is not there any more; an empty one is not put in its place, since the disk may not be mounted or the path may have changed. Bring it back, or give the Destination another name to start anew",
-                super::action::short(known)
-            ),
+            repository_missing(name, known),
         )),
         (DestinationState::Open { repository_id, .. }, Some(known)) if known != repository_id => {
             Err(Action::refuse(
                 ErrorClass::Waiting,
                 "RepositoryChanged",
-                format!(
-                    "{name} holds the repository {} and held {} before; nothing is written to it. Correct the place, or give the Destination another name if this is meant",
-                    super::action::short(repository_id),
-                    super::action::short(known)
-                ),
+                repository_changed(name, repository_id, known),
             ))
         }
         (DestinationState::Empty, None) => Ok(true),
         (DestinationState::Open { .. } | DestinationState::Unusable { .. }, _) => Ok(false),
     }
+}
+
+/// What is told of a place where a known repository is not any more.
+#[must_use]
+pub fn repository_missing(name: &str, known: &str) -> String {
+    format!(
+        "the repository {} was at {name} and is not there any more; an empty one is not put in its place, since the disk may not be mounted or the path may have changed. Bring it back, or give the Destination another name to start anew",
+        super::action::short(known)
+    )
+}
+
+/// What is told of a place where another repository lies than the known one.
+#[must_use]
+pub fn repository_changed(name: &str, found: &str, known: &str) -> String {
+    format!(
+        "{name} holds the repository {} and held {} before; nothing is written to it. Correct the place, or give the Destination another name if this is meant",
+        super::action::short(found),
+        super::action::short(known)
+    )
 }
 
 /// The observation as it will be when the backup has been made.

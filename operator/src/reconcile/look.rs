@@ -68,6 +68,12 @@ impl Looked {
         self.state(|snapshot| !snapshot.foreign)
     }
 
+    /// What of it tells whether the place may be written: no snapshots.
+    #[must_use]
+    pub fn place(&self) -> DestinationState {
+        self.state(|_| false)
+    }
+
     fn state(&self, wanted: impl Fn(&Snapshot) -> bool) -> DestinationState {
         match self {
             Self::Open {

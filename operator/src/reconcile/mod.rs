@@ -8,6 +8,7 @@ pub mod dereference;
 pub mod destination;
 mod failures;
 pub mod hosting;
+pub mod known;
 pub mod look;
 pub mod memory;
 pub mod observe;

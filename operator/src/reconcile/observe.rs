@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_crds::{BackupPolicyStatus, DestinationStatus, RestoreStatus, RestoreTarget};
+use holdfast_crds::{
+    BackupPolicyStatus, BackupStatus, DestinationStatus, RestoreStatus, RestoreTarget,
+};
 use jiff::Timestamp;
 
 use crate::host::{Declared, Host, Name, View};
 use crate::journal::{Run, RunKind, RunQuery};
+use crate::plan::backoff::given_up;
 use crate::plan::observed::{
-    BackupRequest, DestinationObservation, DestinationState, PolicyHistory, PolicyObservation,
+    Attempts, BackupRequest, DestinationObservation, DestinationState, PolicyHistory,
+    PolicyObservation, Task,
 };
+use crate::reconcile::conditions::SUCCEEDED;
 use crate::reconcile::look::Depth;
-use crate::reconcile::{failures, memory};
+use crate::reconcile::{failures, known, memory};
 use crate::run::RunError;
 
 /// Observes a policy and its destinations.
@@ -37,13 +42,14 @@ pub async fn policy<H: Host>(
     let runs = view.host.runs(query).await?;
     // Runs are cleaned up; what failed, and for which time the last one started, is remembered.
     let remembered: BackupPolicyStatus = memory::status(&record);
-    let known = failures::known(&object.spec, &remembered.failures);
+    let failed = failures::known(&object.spec, &remembered.failures);
     let PolicyHistory {
         last_scheduled,
         ever_ran,
         running,
-        attempts,
-    } = PolicyHistory::since(&known, &runs);
+        mut attempts,
+    } = PolicyHistory::since(&failed, &runs);
+    let requests = requests(view, &declared, name, &runs, &mut attempts, now).await?;
 
     let mut destinations = BTreeMap::new();
     for (destination, object) in declared.destinations_of(name) {
@@ -58,7 +64,7 @@ pub async fn policy<H: Host>(
         destinations,
         running,
         attempts,
-        requests: requests(view, &declared, name, &runs, now).await?,
+        requests,
         restore_pending: pending_restore(view, &declared, name, &runs, now).await?,
     })
 }
@@ -81,11 +87,9 @@ async fn observe_destination<H: Host>(
     });
     Ok(DestinationObservation {
         state: destination_state(view, destination, policy).await,
-        // A destination whose spec has changed may well lie elsewhere now.
-        known_repository_id: status
-            .repository_id
-            .filter(|_| status.observed_generation == Some(record.generation)),
-        prune_pending: summary.prune_pending,
+        known_repository_id: known::repository(&record, &status),
+        prune_pending: summary.prune_pending
+            || summary.prune_again.is_some_and(|moment| moment <= now),
         busy,
     })
 }
@@ -102,12 +106,15 @@ pub async fn destination_state<H: Host>(
         .state_for(policy)
 }
 
-/// The Backup objects of the policy that ask for a run and have not had one that ended well.
+/// The Backup objects of the policy that ask for a run and have not had one that ended well. How one
+/// ended stands in its status: its run may be trimmed from the history. What failed for good is told
+/// among the attempts until a backup succeeds; from then on its object alone tells it.
 async fn requests<H: Host>(
     view: &View<H>,
     declared: &Declared,
     policy: &Name,
     runs: &[Run],
+    attempts: &mut BTreeMap<Task, Attempts>,
     now: Timestamp,
 ) -> Result<Vec<BackupRequest>, RunError> {
     let mut requests = Vec::new();
@@ -116,7 +123,20 @@ async fn requests<H: Host>(
             continue;
         }
         let record = memory::observe(view, "Backup", name, &backup.spec, now).await?;
-        if done(runs, RunKind::Backup, &name.name, record.first_seen).is_none() {
+        let status: BackupStatus = memory::status(&record);
+        let task = Task::Request(name.name.clone());
+        let forgotten = attempts.get(&task).is_some_and(|known| {
+            // Another object had this name. A status tells the time to the second.
+            known.ended.as_second() < record.first_seen.as_second()
+                || (given_up(known) && succeeded_since(runs, known.ended))
+        });
+        if forgotten {
+            attempts.remove(&task);
+        }
+        let done = status.id.is_some()
+            || done(runs, RunKind::Backup, &name.name, record.first_seen).is_some();
+        let given_up = failed(&status) && !attempts.contains_key(&task);
+        if !done && !given_up {
             requests.push(BackupRequest {
                 name: name.name.clone(),
                 tags: backup.spec.tags.clone(),
@@ -124,7 +144,28 @@ async fn requests<H: Host>(
             });
         }
     }
+    // Of objects that went away, and of those that are done, nothing is left to tell.
+    attempts.retain(|task, _| match task {
+        Task::Request(name) => requests.iter().any(|request| request.name == *name),
+        _ => true,
+    });
     Ok(requests)
+}
+
+/// Whether any backup was made since.
+fn succeeded_since(runs: &[Run], moment: Timestamp) -> bool {
+    runs.iter().any(|run| {
+        run.kind == RunKind::Backup
+            && run.succeeded()
+            && run.ending.as_ref().is_some_and(|ending| ending.at > moment)
+    })
+}
+
+fn failed(status: &BackupStatus) -> bool {
+    status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == SUCCEEDED && condition.reason == "BackupFailed")
 }
 
 /// The run of an object that ended well, since the object was first seen.
@@ -135,6 +176,21 @@ pub fn done<'a>(runs: &'a [Run], kind: RunKind, object: &str, since: Timestamp) 
             && run.object.as_deref() == Some(object)
             && run.started >= since
             && run.succeeded()
+    })
+}
+
+/// Whether the Restore was found to ask for what no destination holds.
+fn names_no_backup(status: &RestoreStatus) -> bool {
+    status.conditions.iter().any(|condition| {
+        condition.type_ == SUCCEEDED
+            && condition.status == "False"
+            && [
+                "NoBackup",
+                "UnknownBackup",
+                "AmbiguousBackup",
+                "InvalidSpec",
+            ]
+            .contains(&condition.reason.as_str())
     })
 }
 
@@ -163,10 +219,14 @@ async fn pending_restore<H: Host>(
         });
         let status: RestoreStatus = memory::status(&record);
         let tried = tried || status.completion_time.is_some();
-        // One that failed waits for a person; backups must not wait with it.
-        if !tried {
+        // One that failed waits for a person; backups must not wait with it. Nor with one that names
+        // a backup that is not there: before the first backup there is none.
+        if !tried && !names_no_backup(&status) {
             return Ok(Some(name.name.clone()));
         }
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

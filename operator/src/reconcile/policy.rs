@@ -215,6 +215,14 @@ fn verdict(
             return Verdict::no(reason, format!("destination {name}: {message}"));
         }
     }
+    if let Some(restore) = &observed.restore_pending {
+        return Verdict::no(
+            "RestorePending",
+            format!(
+                "no backup is made before Restore {restore} into what this policy reads is done; its condition tells how it stands"
+            ),
+        );
+    }
     if spec.suspend {
         return Verdict::yes("Suspended", "Scheduled runs pause until suspend is false.");
     }

@@ -62,6 +62,24 @@ pub enum RunError {
         /// Whether it may go well another time.
         class: ErrorClass,
     },
+    /// The repository that was at a destination is not there any more.
+    #[error("{}", crate::plan::policy::repository_missing(&destination.name, known))]
+    RepositoryMissing {
+        /// The destination.
+        destination: Name,
+        /// The id of the repository.
+        known: String,
+    },
+    /// Another repository lies there now.
+    #[error("{}", crate::plan::policy::repository_changed(&destination.name, found, known))]
+    RepositoryChanged {
+        /// The destination.
+        destination: Name,
+        /// The id of the one that is there.
+        found: String,
+        /// The id of the one that was there.
+        known: String,
+    },
     /// There is nothing to restore, copy or export.
     #[error("{policy} has no backup at {destinations} yet; `holdfast backup {policy}` makes one")]
     NoBackup {
@@ -220,6 +238,8 @@ impl Classified for RunError {
             | Self::UnknownPolicy(_)
             | Self::UnknownRestore(_)
             | Self::Gone { .. }
+            | Self::RepositoryMissing { .. }
+            | Self::RepositoryChanged { .. }
             | Self::NoBackup { .. } => ErrorClass::Waiting,
             Self::Api { class, .. } => *class,
             Self::InvalidSpec { .. }
@@ -248,6 +268,8 @@ impl Classified for RunError {
             Self::UnknownRestore(_) => "RestoreNotFound",
             Self::Gone { .. } => "Gone",
             Self::Api { .. } => "ApiServerRefused",
+            Self::RepositoryMissing { .. } => "RepositoryMissing",
+            Self::RepositoryChanged { .. } => "RepositoryChanged",
             Self::NoBackup { .. } => "NoBackup",
             Self::UnknownBackup { .. } => "UnknownBackup",
             Self::AmbiguousBackup { .. } => "AmbiguousBackup",

@@ -1,5 +1,7 @@
 //! Forgets the backups that retention does not keep, and prunes what they alone needed.
 
+use std::time::Duration;
+
 use holdfast_engine::repository::{PruneOptions, PruneReport, Repository};
 
 use crate::run::RunError;
@@ -41,4 +43,19 @@ pub async fn prune(repository: &Repository) -> Result<PruneReport, RunError> {
         "A repository was pruned."
     );
     Ok(report)
+}
+
+/// The same without the time for which packs stay marked; says how many bytes were removed.
+///
+/// # Errors
+/// As [`prune`].
+pub async fn prune_at_once(repository: &Repository) -> Result<u64, RunError> {
+    let options = PruneOptions {
+        keep_delete: Duration::ZERO,
+        ..PruneOptions::default()
+    };
+    // The first marks, the second removes.
+    repository.prune(&options).await?;
+    let report = repository.prune(&options).await?;
+    Ok(report.plan.removed_bytes)
 }

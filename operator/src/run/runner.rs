@@ -5,14 +5,14 @@ use std::sync::Arc;
 use holdfast_crds::{BackupPolicySpec, Source};
 use holdfast_engine::progress::Progress;
 use holdfast_engine::repository::{
-    CheckReport, Copied, PruneReport, ReadData, RepositoryError, Snapshot,
+    CheckReport, Copied, PruneReport, ReadData, Repository, RepositoryError, Snapshot,
 };
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::{Host, Name, View};
 use crate::journal::{Figures, Journal, NewRun, RunKind};
-use crate::reconcile::{dereference, hosting};
+use crate::reconcile::{dereference, hosting, known};
 use crate::run::backup::{BackupRequest, DereferencedSource};
 use crate::run::hooks::{self, HookEnvironment, HookPhase};
 use crate::run::locate::Located;
@@ -205,13 +205,7 @@ impl<H: Host> Runner<H> {
         progress: &Progress,
     ) -> Result<Snapshot, RunError> {
         progress.set_phase("opening the repository");
-        let (repository, made) = self
-            .repositories
-            .open_or_init(self.host.as_ref(), destination, None)
-            .await?;
-        if made {
-            tracing::info!(%destination, location = repository.location(), "A repository was made.");
-        }
+        let repository = self.open_to_write(destination, None).await?;
         let source = match &spec.source {
             Source::Mongodb(source) => DereferencedSource::Mongodb(
                 dereference::mongodb(self.host.as_ref(), &policy.namespace, &policy.name, source)
@@ -236,6 +230,44 @@ impl<H: Host> Runner<H> {
         backup::backup(&repository, &request, progress, &self.cancel).await
     }
 
+    /// Opens the repository that is to be written; makes one where none was seen before. Plans ask the
+    /// same, and a run by hand has none.
+    async fn open_to_write(
+        &self,
+        destination: &Name,
+        chunker_of: Option<Repository>,
+    ) -> Result<Repository, RunError> {
+        let host = self.host.as_ref();
+        let Some(known) = known::recall(&self.view, destination).await? else {
+            let (repository, made) = self
+                .repositories
+                .open_or_init(host, destination, chunker_of)
+                .await?;
+            if made {
+                tracing::info!(%destination, location = repository.location(), "A repository was made.");
+            }
+            known::remember(&self.view, destination, repository.id()).await?;
+            return Ok(repository);
+        };
+        let repository = match self.repositories.open(host, destination).await {
+            Err(RunError::Repository(RepositoryError::NotARepository { .. })) => {
+                return Err(RunError::RepositoryMissing {
+                    destination: destination.clone(),
+                    known,
+                });
+            }
+            opened => opened?,
+        };
+        if repository.id() != known {
+            return Err(RunError::RepositoryChanged {
+                destination: destination.clone(),
+                found: repository.id(),
+                known,
+            });
+        }
+        Ok(repository)
+    }
+
     /// Copies backups of a policy between two of its destinations.
     ///
     /// # Errors
@@ -254,13 +286,7 @@ impl<H: Host> Runner<H> {
         let result = caught(async {
             progress.set_phase("opening the repositories");
             let source = self.repositories.open(self.host.as_ref(), from).await?;
-            let (target, made) = self
-                .repositories
-                .open_or_init(self.host.as_ref(), to, Some(source.clone()))
-                .await?;
-            if made {
-                tracing::info!(destination = %to, location = target.location(), "A repository was made.");
-            }
+            let target = self.open_to_write(to, Some(source.clone())).await?;
             let copied = copy::copy(&source, &target, ids, progress, &self.cancel).await?;
             let new = copied.iter().filter(|one| !one.existed).count();
             account.figures.backups = u64::try_from(new).ok();
@@ -319,7 +345,29 @@ impl<H: Host> Runner<H> {
                 .await?;
             let report = retain::prune(&repository).await?;
             account.figures.stored_bytes = Some(report.plan.removed_bytes);
+            account.figures.marked_packs = Some(report.plan.left_marked());
             Ok(report)
+        })
+        .await;
+        open.end(result).await
+    }
+
+    /// Frees what no backup at a destination needs any more, without the day of grace: nobody comes
+    /// back to it.
+    ///
+    /// # Errors
+    /// As [`Self::prune`].
+    pub async fn prune_at_once(&self, destination: &Name) -> Result<(), RunError> {
+        let new = self.at_destination(RunKind::Prune, destination);
+        let mut open = begin(&self.journal, new).await?;
+        let Open { account, .. } = &mut open;
+        let result = caught(async {
+            let repository = self
+                .repositories
+                .open(self.host.as_ref(), destination)
+                .await?;
+            account.figures.stored_bytes = Some(retain::prune_at_once(&repository).await?);
+            Ok(())
         })
         .await;
         open.end(result).await
@@ -463,5 +511,6 @@ fn figures(snapshot: &Snapshot) -> Figures {
         documents: facts.and_then(|facts| facts.documents),
         files: facts.and_then(|facts| facts.files),
         backups: None,
+        marked_packs: None,
     }
 }

@@ -130,6 +130,12 @@ impl PruneOptions {
 }
 
 impl PrunePlan {
+    /// How many packs stay marked when it is carried out: another prune removes them later.
+    #[must_use]
+    pub fn left_marked(&self) -> u64 {
+        self.unused_packs + self.repacked_packs + self.kept_marked_packs + self.unreferenced_packs
+    }
+
     fn read(plan: &rustic_core::PrunePlan) -> Self {
         let stats = &plan.stats;
         let size = stats.size_sum();

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::files::FilesHost;
 use crate::host::files::converge::{Converger, Passed};
-use crate::host::files::departed;
+use crate::host::files::departed::{self, DeclaredKey};
 use crate::host::files::load::{self, References};
 use crate::host::files::watch::Watch;
 use crate::host::observer::Observer;
@@ -55,6 +56,15 @@ pub struct Daemon {
     drivers: BTreeMap<Task, Driver>,
     ended: Vec<JoinHandle<()>>,
     unseen: Arc<AtomicUsize>,
+    leaving: Option<Leaving>,
+    deleting: Option<JoinHandle<()>>,
+}
+
+/// What the files do not declare any more, and since when they did not.
+#[derive(Debug)]
+struct Leaving {
+    since: Instant,
+    gone: BTreeSet<DeclaredKey>,
 }
 
 impl Daemon {
@@ -68,6 +78,8 @@ impl Daemon {
             drivers: BTreeMap::new(),
             ended: Vec::new(),
             unseen: Arc::default(),
+            leaving: None,
+            deleting: None,
         }
     }
 
@@ -79,6 +91,11 @@ impl Daemon {
         for error in errors {
             tracing::warn!(%error, "Files cannot be watched.");
         }
+        let secrets: Vec<PathBuf> = host.secrets_dir().into_iter().collect();
+        let (mut secrets, errors) = Watch::new(&secrets);
+        for error in errors {
+            tracing::warn!(%error, "Secrets cannot be watched.");
+        }
         let declared = host.declared();
         // Ready is who has seen every destination once; runs may take hours, and are not waited for.
         let unseen = Arc::new(AtomicUsize::new(declared.destinations.len()));
@@ -86,13 +103,23 @@ impl Daemon {
             self.observer.first_pass_done();
         }
         self.unseen = unseen;
-        self.follow(&declared).await;
+        if self.settled(&declared).await {
+            departed::take_leave(&self.converger.runner, &declared, &self.paths).await;
+        }
+        self.follow(&declared);
         let mut again = tokio::time::interval(DESTINATION_RESYNC);
         loop {
-            departed::delete_what_was_promised(&self.converger.runner).await;
+            self.delete_what_was_promised();
+            let settled = self
+                .leaving
+                .as_ref()
+                .map(|leaving| leaving.since + departed::SETTLED);
             tokio::select! {
                 () = cancel.cancelled() => break,
-                () = watch.changed() => self.reload(&host).await,
+                _ = watch.changed() => self.reload(&host).await,
+                // One that was missing may be there now.
+                told = secrets.changed() => if told { self.wake() },
+                () = until_instant(settled) => self.reload(&host).await,
                 // What could not be deleted when its object went away is tried again.
                 _ = again.tick() => {}
             }
@@ -101,6 +128,7 @@ impl Daemon {
         let threads: Vec<_> = drivers
             .filter_map(|driver| driver.handle)
             .chain(self.ended)
+            .chain(self.deleting)
             .collect();
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
@@ -125,6 +153,10 @@ impl Daemon {
             return;
         }
         let declared = Declared::from_loaded(loaded.resources);
+        if !self.settled(&declared).await {
+            return;
+        }
+        departed::take_leave(&self.converger.runner, &declared, &self.paths).await;
         if declared.same_as(&host.declared()) {
             return;
         }
@@ -136,12 +168,71 @@ impl Daemon {
             "The files have changed."
         );
         host.replace(declared);
-        self.follow(&host.declared()).await;
+        self.follow(&host.declared());
+    }
+
+    fn wake(&self) {
+        for driver in self.drivers.values() {
+            driver.wake.notify_one();
+        }
+    }
+
+    /// Whether what the files say may be taken for what is meant: nothing went away from them, or it
+    /// was gone for some time. A file that is being written is empty for a moment, and what goes with
+    /// an object does not come back.
+    async fn settled(&mut self, declared: &Declared) -> bool {
+        let gone = departed::gone(&self.converger.runner, declared, &self.paths).await;
+        if gone.is_empty() {
+            self.leaving = None;
+            return true;
+        }
+        match &self.leaving {
+            Some(leaving) if leaving.gone == gone => {
+                let settled = leaving.since.elapsed() >= departed::SETTLED;
+                if settled {
+                    self.leaving = None;
+                }
+                settled
+            }
+            _ => {
+                tracing::info!(
+                    objects = gone.len(),
+                    "The files do not declare some objects any more; these go if that is still so in 10 seconds."
+                );
+                self.leaving = Some(Leaving {
+                    since: Instant::now(),
+                    gone,
+                });
+                false
+            }
+        }
+    }
+
+    /// Deletes what was promised, beside everything else: it may take long.
+    fn delete_what_was_promised(&mut self) {
+        if let Some(deleting) = self.deleting.take_if(|one| one.is_finished()) {
+            // One that died was told of by its own run.
+            let _ = deleting.join();
+        }
+        if self.deleting.is_some() {
+            return;
+        }
+        let runner = self.converger.runner.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new().name("delete".to_owned());
+        let started = thread.spawn(move || {
+            runtime.block_on(departed::delete_what_was_promised(&runner));
+        });
+        match started {
+            Ok(handle) => self.deleting = Some(handle),
+            Err(error) => {
+                tracing::error!(%error, "No thread could be started to delete what was promised.");
+            }
+        }
     }
 
     /// Starts a task for each new object, ends those of objects that went away, and wakes the rest.
-    async fn follow(&mut self, declared: &Declared) {
-        departed::take_leave(&self.converger.runner, declared, &self.paths).await;
+    fn follow(&mut self, declared: &Declared) {
         self.observer.retain(declared);
         let wanted: BTreeSet<Task> = declared
             .destinations
@@ -212,6 +303,13 @@ async fn pass(converger: &Converger<FilesHost>, observer: &Observer, task: &Task
             Passed::default()
         }
         Task::Restore(name) => converger.restore(name).await,
+    }
+}
+
+async fn until_instant(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

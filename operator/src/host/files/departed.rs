@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_crds::meta::ObjectMeta;
 use holdfast_crds::{BackupSpec, BackupStatus, DeletionPolicy, Destination, DestinationSpec};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::host::files::FilesHost;
 use crate::host::{Declared, Host, Name};
 use crate::journal::{ObjectKey, ObjectRecord};
+use crate::plan::Action;
 use crate::plan::deletion::{Deleted, DeletionSite, plan_deletion};
 use crate::plan::observed::DestinationState;
 use crate::reconcile::look::Depth;
@@ -29,6 +31,13 @@ use crate::run::{RunError, Runner};
 const DECLARATION: &str = "Declaration";
 
 const KINDS: [&str; 4] = ["Destination", "BackupPolicy", "Backup", "Restore"];
+
+/// Kind, namespace and name of a declared object.
+pub type DeclaredKey = (String, String, String);
+
+/// How long files must go on not declaring an object before it is let go: what goes with it, data
+/// where that was declared, a Restore that is done, does not come back.
+pub const SETTLED: Duration = Duration::from_secs(10);
 
 /// Compares what these paths declare now with what they declared before. Objects that went away are
 /// forgotten, but for those whose data is to be deleted with them.
@@ -44,13 +53,9 @@ async fn try_take_leave(
     paths: &[PathBuf],
 ) -> Result<(), RunError> {
     let now = Timestamp::now();
-    let key = ObjectKey::new(DECLARATION, "", declaration_name(paths));
-    let (read, current) = (key.clone(), keys(declared));
-    let before = on_journal(&runner.journal, move |journal| journal.object(&read)).await?;
-    let before: BTreeSet<(String, String, String)> = before
-        .and_then(|record| serde_json::from_value(record.spec).ok())
-        .unwrap_or_default();
-    for (kind, namespace, name) in before.difference(&current) {
+    let key = declaration_key(paths);
+    let current = keys(declared);
+    for (kind, namespace, name) in remembered(runner, paths).await?.difference(&current) {
         let object = ObjectKey::new(kind.as_str(), namespace.as_str(), name.as_str());
         leave(runner, object, now).await?;
     }
@@ -62,6 +67,34 @@ async fn try_take_leave(
     let departing = departing(runner).await?;
     runner.host.set_departing(departing);
     Ok(())
+}
+
+/// What these paths declared when leave was last taken.
+async fn remembered(
+    runner: &Runner<FilesHost>,
+    paths: &[PathBuf],
+) -> Result<BTreeSet<DeclaredKey>, RunError> {
+    let key = declaration_key(paths);
+    let before = on_journal(&runner.journal, move |journal| journal.object(&key)).await?;
+    Ok(before
+        .and_then(|record| serde_json::from_value(record.spec).ok())
+        .unwrap_or_default())
+}
+
+/// What these paths declared before and do not declare now. A file that is being written is empty
+/// for a moment, so that this is believed only when it holds for [`SETTLED`].
+pub async fn gone(
+    runner: &Runner<FilesHost>,
+    declared: &Declared,
+    paths: &[PathBuf],
+) -> BTreeSet<DeclaredKey> {
+    match remembered(runner, paths).await {
+        Ok(before) => before.difference(&keys(declared)).cloned().collect(),
+        Err(error) => {
+            tracing::error!(%error, "What the files declared before could not be read.");
+            BTreeSet::new()
+        }
+    }
 }
 
 async fn leave(runner: &Runner<FilesHost>, key: ObjectKey, now: Timestamp) -> Result<(), RunError> {
@@ -197,15 +230,19 @@ async fn finish(
     deleted: Deleted<'_>,
     sites: Vec<Name>,
 ) -> Result<(), RunError> {
+    let open = runner.host.open_runs().await?;
     let mut observed = Vec::new();
-    for name in sites {
+    for name in &sites {
+        let site = name.to_string();
         observed.push(DeletionSite {
-            state: state(runner, &name).await,
-            busy: false,
+            state: state(runner, name).await,
+            busy: open
+                .iter()
+                .any(|run| run.destination_key().as_deref() == Some(site.as_str())),
             destination: if name.namespace == key.namespace {
-                name.name
+                name.name.clone()
             } else {
-                name.to_string()
+                site
             },
         });
     }
@@ -224,10 +261,26 @@ async fn finish(
         &Progress::new(),
     )
     .await;
-    match outcome.failed.into_iter().next() {
-        Some(error) => Err(error),
-        None => forget(runner, key).await,
+    if let Some(error) = outcome.failed.into_iter().next() {
+        return Err(error);
     }
+    // A site that is in use comes later.
+    let waits = plan
+        .actions
+        .iter()
+        .any(|action| matches!(action, Action::WaitUntil { .. }));
+    if waits || runner.cancel.is_cancelled() {
+        return Ok(());
+    }
+    if matches!(deleted, Deleted::Destination { .. }) {
+        for (site, observed) in sites.iter().zip(&observed) {
+            // Nobody comes back to it to remove what a first prune only marks.
+            if matches!(observed.state, DestinationState::Open { .. }) {
+                runner.prune_at_once(site).await?;
+            }
+        }
+    }
+    forget(runner, key).await
 }
 
 async fn forget(runner: &Runner<FilesHost>, key: &ObjectKey) -> Result<(), RunError> {
@@ -249,6 +302,10 @@ async fn state(runner: &Runner<FilesHost>, name: &Name) -> DestinationState {
         .state_of_all()
 }
 
+fn declaration_key(paths: &[PathBuf]) -> ObjectKey {
+    ObjectKey::new(DECLARATION, "", declaration_name(paths))
+}
+
 /// The paths as they were given, made absolute: a working directory may change.
 fn declaration_name(paths: &[PathBuf]) -> String {
     let mut names: Vec<String> = paths
@@ -261,7 +318,7 @@ fn declaration_name(paths: &[PathBuf]) -> String {
     names.join("\n")
 }
 
-fn keys(declared: &Declared) -> BTreeSet<(String, String, String)> {
+fn keys(declared: &Declared) -> BTreeSet<DeclaredKey> {
     let of = |kind: &str, name: &Name| (kind.to_owned(), name.namespace.clone(), name.name.clone());
     let [destination, policy, backup, restore] = KINDS;
     declared

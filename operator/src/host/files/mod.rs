@@ -54,6 +54,12 @@ impl FilesHost {
         }
     }
 
+    /// The directory that holds the secrets, where there is one.
+    #[must_use]
+    pub fn secrets_dir(&self) -> Option<PathBuf> {
+        self.secrets.directory().map(std::path::Path::to_owned)
+    }
+
     /// Puts what the files say now in the place of what they said.
     pub fn replace(&self, mut declared: Declared) {
         let mut current = self

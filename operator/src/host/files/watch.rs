@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// How long the files must be quiet before a change is told.
 const SETTLE: Duration = Duration::from_millis(300);
+
+/// How long quiet is waited for.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// How often files are looked at although nothing was told: file systems that notify nobody.
 const POLL: Duration = Duration::from_secs(30);
@@ -87,15 +91,24 @@ impl Watch {
         )
     }
 
-    /// Waits until the files may have changed and are quiet again, or until it is time to look.
-    pub async fn changed(&mut self) {
+    /// Waits until the files may have changed and are quiet again, or until it is time to look; says
+    /// whether a change was told.
+    pub async fn changed(&mut self) -> bool {
         let told = tokio::time::timeout(POLL, self.events.recv()).await;
         if !matches!(told, Ok(Some(()))) {
             if matches!(told, Ok(None)) {
                 tokio::time::sleep(POLL).await;
             }
-            return;
+            return false;
         }
-        while let Ok(Some(())) = tokio::time::timeout(SETTLE, self.events.recv()).await {}
+        let longest = Instant::now() + LONGEST;
+        // Something below that is always written, such as a repository, must not hide a change.
+        while Instant::now() < longest
+            && matches!(
+                tokio::time::timeout(SETTLE, self.events.recv()).await,
+                Ok(Some(()))
+            )
+        {}
+        true
     }
 }
