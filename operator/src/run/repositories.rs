@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use holdfast_engine::destination;
-use holdfast_engine::repository::{InitOptions, Repository};
+use holdfast_engine::repository::{InitOptions, Repository, RepositoryError};
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
@@ -113,12 +113,29 @@ impl Repositories {
             .entry(name.clone())
             .or_default()
             .clone();
+        // Not under the slot's lock: whoever else wants a place that does not answer waits for its
+        // own question alone.
+        let known = matching(slot.lock().await.as_ref(), fingerprint);
+        if let Some(repository) = known {
+            match repository.verify().await {
+                Ok(()) => return Ok((repository, false)),
+                Err(
+                    error @ (RepositoryError::NotARepository { .. }
+                    | RepositoryError::Replaced { .. }),
+                ) => {
+                    slot.lock().await.take();
+                    // Who writes must not make another in the place of one that has just gone, nor
+                    // take one that was put there for it: the plan decides, at the next look.
+                    if init.is_some() || matches!(error, RepositoryError::NotARepository { .. }) {
+                        return Err(error.into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         let mut slot = slot.lock().await;
-        if let Some(opened) = slot
-            .as_ref()
-            .filter(|opened| opened.fingerprint == fingerprint)
-        {
-            return Ok((opened.repository.clone(), false));
+        if let Some(repository) = matching(slot.as_ref(), fingerprint) {
+            return Ok((repository, false));
         }
         let storage = destination::connect(&config.storage).await?;
         // Once, without patience: a pass opens many, and the plan says when to try again.
@@ -133,6 +150,12 @@ impl Repositories {
         });
         Ok((repository, made))
     }
+}
+
+/// The opened repository, unless it was opened for another description of the destination.
+fn matching(slot: Option<&Opened>, fingerprint: u64) -> Option<Repository> {
+    slot.filter(|opened| opened.fingerprint == fingerprint)
+        .map(|opened| opened.repository.clone())
 }
 
 /// Tells whether a destination and its secrets are what they were. It stays in memory.
@@ -174,4 +197,104 @@ fn fingerprint(config: &DereferencedDestination) -> u64 {
         }
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::Path;
+
+    use holdfast_crds::Destination;
+    use serde_json::json;
+
+    use crate::host::Declared;
+    use crate::host::files::FilesHost;
+    use crate::journal::Journal;
+
+    fn host(home: &Path) -> (FilesHost, Name) {
+        let password = home.join("password");
+        std::fs::write(&password, "a password").unwrap();
+        let destination: Destination = serde_json::from_value(json!({
+            "apiVersion": "holdfast.dev/v1alpha1",
+            "kind": "Destination",
+            "metadata": {"name": "disk"},
+            "spec": {
+                "local": {"path": home.join("repository")},
+                "encryption": {"password": {"file": password}},
+            },
+        }))
+        .unwrap();
+        let name = Name::of(&destination);
+        let mut declared = Declared::default();
+        declared
+            .destinations
+            .insert(name.clone(), Arc::new(destination));
+        let (journal, _) = Journal::open(&home.join("state"), jiff::Timestamp::now()).unwrap();
+        (FilesHost::new(declared, None, journal), name)
+    }
+
+    fn empty(directory: &Path) {
+        std::fs::remove_dir_all(directory).unwrap();
+        std::fs::create_dir(directory).unwrap();
+    }
+
+    fn is_gone(result: &Result<(Repository, bool), RunError>) -> bool {
+        matches!(
+            result,
+            Err(RunError::Repository(RepositoryError::NotARepository { .. }))
+        )
+    }
+
+    /// As when the disk below it is no longer mounted: an open one knows nothing of it by itself.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_opened_repository_that_has_gone_is_not_handed_out() {
+        let home = tempfile::tempdir().unwrap();
+        let (host, name) = host(home.path());
+        let repositories = Repositories::default();
+        let (made, was_made) = repositories.open_or_init(&host, &name, None).await.unwrap();
+        assert!(was_made);
+        let kept = repositories.open(&host, &name).await.unwrap();
+        assert_eq!(kept.id(), made.id());
+
+        let place = home.path().join("repository");
+        empty(&place);
+        // Nor is another one made in its place, by whoever did not know.
+        let written = repositories.open_or_init(&host, &name, None).await;
+        assert!(is_gone(&written), "{written:?}");
+        assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
+        assert!(repositories.opened().await.is_empty(), "it is kept");
+        let opened = repositories.open(&host, &name).await;
+        assert!(is_gone(&opened.map(|one| (one, false))));
+    }
+
+    /// What is there now is what the plan has to decide about.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_repository_in_its_place_is_opened_and_not_written() {
+        let home = tempfile::tempdir().unwrap();
+        let (host, name) = host(home.path());
+        let repositories = Repositories::default();
+        let place = home.path().join("repository");
+        for writes in [true, false] {
+            let (first, _) = repositories.open_or_init(&host, &name, None).await.unwrap();
+            empty(&place);
+            let (second, _) = Repositories::default()
+                .open_or_init(&host, &name, None)
+                .await
+                .unwrap();
+            assert_ne!(first.id(), second.id());
+            if writes {
+                let written = repositories.open_or_init(&host, &name, None).await;
+                assert!(
+                    matches!(
+                        written,
+                        Err(RunError::Repository(RepositoryError::Replaced { .. }))
+                    ),
+                    "{written:?}"
+                );
+            }
+            let opened = repositories.open(&host, &name).await.unwrap();
+            assert_eq!(opened.id(), second.id());
+        }
+    }
 }

@@ -65,6 +65,12 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
     /// returns, in place of one that may be there.
     async fn write(&self, path: &str, parts: Vec<Bytes>) -> Result<(), StorageError>;
 
+    /// The same place without patience, where this one tries again what fails: for whoever wants to
+    /// know how things are now, as by [`Self::probe`], and asks again by itself.
+    fn impatient(&self) -> Option<&dyn Storage> {
+        None
+    }
+
     /// Removes the object; succeeds when there is none. One that a lock retains:
     /// [`StorageErrorKind::Retained`].
     async fn remove(&self, path: &str) -> Result<(), StorageError>;

@@ -102,6 +102,10 @@ impl Storage for RetryStorage {
         self.inner.probe().await
     }
 
+    fn impatient(&self) -> Option<&dyn Storage> {
+        Some(&*self.inner)
+    }
+
     async fn create(&self) -> Result<(), StorageError> {
         self.attempt(|| self.inner.create()).await
     }
@@ -277,6 +281,14 @@ mod tests {
     async fn a_probe_is_not_repeated() {
         let (inner, storage) = flaky(1, StorageErrorKind::Unreachable);
         storage.probe().await.expect_err("says how things are");
+        assert_eq!(inner.calls.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_patience_nothing_is_repeated() {
+        let (inner, storage) = flaky(1, StorageErrorKind::Unreachable);
+        let once = storage.impatient().expect("the storage below");
+        once.read("config").await.expect_err("says how things are");
         assert_eq!(inner.calls.load(Ordering::SeqCst), 1);
     }
 }

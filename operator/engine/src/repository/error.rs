@@ -17,6 +17,14 @@ pub enum RepositoryError {
         /// The place.
         location: String,
     },
+    /// The config is not the one that the repository was opened with.
+    #[error(
+        "the config of the repository at {location} is not the one that it was opened with: another repository was put in its place, or it was damaged; no backup was written. It is opened anew the next time, which tells"
+    )]
+    Replaced {
+        /// The place.
+        location: String,
+    },
     /// Objects are there, and they are not those of a repository.
     #[error(
         "{location} holds files and none is a repository's config ({found}); choose an empty place or prefix, so that nothing of yours is mixed with backups"
@@ -168,6 +176,7 @@ impl Classified for RepositoryError {
             Self::Damaged { .. } => ErrorClass::Damaged,
             Self::SourceIncomplete { .. }
             | Self::LockLost { .. }
+            | Self::Replaced { .. }
             | Self::TookTooLong { .. }
             | Self::Cancelled
             | Self::Engine { .. } => ErrorClass::Transient,
@@ -178,6 +187,7 @@ impl Classified for RepositoryError {
         match self {
             Self::Storage(error) => error.reason(),
             Self::NotARepository { .. } => "NotARepository",
+            Self::Replaced { .. } => "RepositoryChanged",
             Self::NotEmpty { .. } => "NotEmpty",
             Self::WrongPassword { .. } => "WrongPassword",
             Self::Locked { .. } => "Locked",

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::RepositoryError;
 use super::cipher::{Cipher, CipherError};
-use super::id::ObjectId;
+use super::id::{ObjectId, from_rustic};
 use super::index::Index;
 use super::snapshot::Snapshot;
 use crate::destination::{Storage, StorageErrorKind};
@@ -66,6 +66,40 @@ impl Inner {
             location: self.location.clone(),
             cause: cause.into(),
         }
+    }
+
+    /// Fails unless the repository that was opened is still what is there. Without its config and its
+    /// keys nothing that is written could ever be read again, and a place that was emptied, or a
+    /// disk that is not mounted, looks like a repository without snapshots. Costs one small read.
+    pub(super) async fn verify(&self) -> Result<(), RepositoryError> {
+        self.verify_on(&*self.storage).await
+    }
+
+    /// The same, asked once: who looks at many places has no patience for one of them.
+    pub(super) async fn verify_once(&self) -> Result<(), RepositoryError> {
+        self.verify_on(self.storage.impatient().unwrap_or(&*self.storage))
+            .await
+    }
+
+    async fn verify_on(&self, storage: &dyn Storage) -> Result<(), RepositoryError> {
+        let sealed = match storage.read("config").await {
+            Err(error) if error.kind == StorageErrorKind::NotFound => {
+                return Err(RepositoryError::NotARepository {
+                    location: self.location.clone(),
+                });
+            }
+            other => other?,
+        };
+        // Other tools may change what it says; its id and the key that opens it stay.
+        let same = self
+            .decode_json::<ConfigFile>("config", &sealed)
+            .is_ok_and(|config| from_rustic(config.id.into_inner()) == self.repository_id);
+        if same {
+            return Ok(());
+        }
+        Err(RepositoryError::Replaced {
+            location: self.location.clone(),
+        })
     }
 
     /// Reads an encrypted JSON file. Its name is the hash of its bytes, and that is verified.

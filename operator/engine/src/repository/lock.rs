@@ -265,14 +265,18 @@ impl Lock {
         Ok(())
     }
 
-    /// The same, and whether the lock is still there: somebody may have removed it by force.
+    /// The same, and whether the lock is still there: somebody may have removed it by force, or
+    /// the whole repository with it.
     pub(super) async fn confirm(&self) -> Result<(), RepositoryError> {
         self.confirm_fresh()?;
         let id = self.held.id.lock().await;
-        let there = match &*id {
-            Some(id) => self.held.inner.storage.size(&path(id)).await?.is_some(),
-            None => false,
+        let there = async {
+            Ok::<_, RepositoryError>(match &*id {
+                Some(id) => self.held.inner.storage.size(&path(id)).await?.is_some(),
+                None => false,
+            })
         };
+        let ((), there) = tokio::try_join!(self.held.inner.verify(), there)?;
         if there {
             return Ok(());
         }
@@ -411,6 +415,9 @@ impl Held {
         if self.removed.load(Ordering::Relaxed) {
             return Ok(());
         }
+        // A lock in a place that was emptied would make it look as if something were there; and a
+        // run that goes on for hours learns of it when its lock cannot be refreshed.
+        self.inner.verify().await?;
         let file = LockFile::now(self.exclusive);
         let (id, sealed) = self.inner.encode_json("a lock", &file)?;
         locked(&OWN).insert(id);

@@ -169,10 +169,21 @@ impl Repository {
         &self.inner.storage
     }
 
+    /// Whether the repository that was opened is still what is there, asked once and without
+    /// patience: an open one is kept for days, and its place may be emptied meanwhile.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotARepository`] when it is gone, [`RepositoryError::Replaced`] when
+    /// another is in its place, or what the storage says.
+    pub async fn verify(&self) -> Result<(), RepositoryError> {
+        self.inner.verify_once().await
+    }
+
     /// Every snapshot that is there now, ours and foreign, the oldest first.
     ///
     /// # Errors
-    /// When the listing or one of the snapshots cannot be read: a listing is complete or an error.
+    /// When the listing or one of the snapshots cannot be read: a listing is complete or an error;
+    /// as [`Self::verify`].
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, RepositoryError> {
         snapshot::list(&self.inner).await
     }

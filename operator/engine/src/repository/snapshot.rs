@@ -107,12 +107,9 @@ pub(super) fn path(id: &ObjectId) -> String {
 
 /// Every snapshot that is there now, the oldest first.
 pub(super) async fn list(inner: &Inner) -> Result<Vec<Snapshot>, RepositoryError> {
-    let ids: Vec<_> = inner
-        .list_ids("snapshots")
-        .await?
-        .into_iter()
-        .map(|(id, _)| id)
-        .collect();
+    // A place that was emptied lists no snapshots either.
+    let ((), ids) = tokio::try_join!(inner.verify(), inner.list_ids("snapshots"))?;
+    let ids: Vec<_> = ids.into_iter().map(|(id, _)| id).collect();
     locked(&inner.snapshots).retain(|id, _| ids.binary_search(id).is_ok());
     let mut snapshots: Vec<Snapshot> = futures::stream::iter(ids)
         .map(|id| async move { load(inner, id).await })
@@ -166,7 +163,10 @@ pub(super) async fn find(inner: &Inner, prefix: &str) -> Result<Snapshot, Reposi
         .filter(|id| id.to_string().starts_with(prefix))
         .collect();
     match matching[..] {
-        [] => Err(unknown()),
+        [] => {
+            inner.verify().await?;
+            Err(unknown())
+        }
         [id] => {
             let snapshot = load(inner, id).await?.ok_or_else(unknown)?;
             Ok((*snapshot).clone())
