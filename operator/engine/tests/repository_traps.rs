@@ -117,6 +117,29 @@ async fn a_failed_put_leaves_no_snapshot_and_harms_none() {
     );
 }
 
+/// A task that dies says nothing, and silence is not success: neither of an upload nor of a segment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_on_the_way_to_the_storage_is_an_error_and_no_snapshot() {
+    let (storage, repository, kept) = with_one_snapshot().await;
+    storage.fail_when(|call, path| {
+        assert!(
+            call != Call::Write || !path.starts_with("data/"),
+            "the storage is broken"
+        );
+        None
+    });
+    // One pack that goes up at the end, and many that go up on the way.
+    for mebibytes in [1, 100] {
+        let written = write(&repository, &[("/new", large(5000, mebibytes))]).await;
+        assert!(
+            matches!(written, Err(RepositoryError::Engine { .. })),
+            "{mebibytes}: {written:?}"
+        );
+    }
+    storage.heal();
+    assert_only(&repository, &kept).await;
+}
+
 /// Packs go up several at a time; nothing that refers to them is written before they are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_overlap_and_references_wait_for_them() {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::RepositoryError;
@@ -36,6 +36,29 @@ struct Taken {
     segments: Vec<StagedSegment>,
     failure: Option<RepositoryError>,
     failed: bool,
+}
+
+/// One segment that is being taken in. It counts as failed unless it is said to be stored: its task
+/// may panic, or end with the runtime.
+struct Taking {
+    taken: Arc<Mutex<Taken>>,
+    stored: bool,
+    /// Freed after the outcome is known: whoever has all of the budget has all outcomes.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Taking {
+    fn succeed(mut self) {
+        self.stored = true;
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        if !self.stored {
+            locked(&self.taken).failed = true;
+        }
+    }
 }
 
 impl Staging {
@@ -75,7 +98,10 @@ impl Staging {
         Err(taken
             .failure
             .take()
-            .unwrap_or_else(|| self.inner.engine("take a segment", "an earlier one failed")))
+            .unwrap_or_else(|| {
+                let cause = "one of the same run failed, or ended before it was stored";
+                self.inner.engine("take a segment", cause)
+            }))
     }
 
     async fn or_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, RepositoryError> {
@@ -115,22 +141,23 @@ impl Stage for Staging {
             return Ok(SegmentNumber(number as u64));
         }
         let packer = Arc::clone(&self.packer);
-        let taken = Arc::clone(&self.taken);
+        let taking = Taking {
+            taken: Arc::clone(&self.taken),
+            stored: false,
+            _permit: permit,
+        };
         tokio::spawn(async move {
-            let outcome = store(&packer, segment).await;
-            let mut taken = locked(&taken);
-            match outcome {
+            match store(&packer, segment).await {
                 Ok(blobs) => {
-                    if let Some(segment) = taken.segments.get_mut(number) {
+                    if let Some(segment) = locked(&taking.taken).segments.get_mut(number) {
                         segment.blobs = blobs;
                     }
+                    taking.succeed();
                 }
                 Err(error) => {
-                    taken.failed = true;
-                    taken.failure.get_or_insert(error);
+                    locked(&taking.taken).failure.get_or_insert(error);
                 }
             }
-            drop(permit);
         });
         Ok(SegmentNumber(number as u64))
     }
@@ -143,4 +170,47 @@ async fn store(packer: &Packer, mut segment: Bytes) -> Result<Vec<BlobId>, Repos
         blobs.push(BlobId(packer.add(BlobKind::Data, blob).await?.0));
     }
     Ok(blobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::repository::index::Index;
+    use crate::support::memory::Memory;
+    use crate::support::repository;
+
+    /// A task that dies says nothing: the segment would be shown with its size and no content.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_segment_whose_task_dies_fails_the_stage() {
+        let repository = repository(Memory::new()).await;
+        let inner = &repository.inner;
+        let lock = Lock::take(inner, false, Duration::ZERO).await.unwrap();
+        let lock = Arc::new(lock);
+        let index = Index::load(inner).await.unwrap();
+        let staging = Staging::new(
+            Arc::clone(inner),
+            Arc::new(Packer::new(Arc::clone(inner), index)),
+            Arc::downgrade(&lock),
+            CancellationToken::new(),
+        );
+        staging.put(Bytes::from_static(b"fine")).await.unwrap();
+        staging.finish().await.unwrap();
+        let permit = Arc::clone(&staging.budget).acquire_many_owned(7).await;
+        let taking = Taking {
+            taken: Arc::clone(&staging.taken),
+            stored: false,
+            _permit: permit.unwrap(),
+        };
+        let task = tokio::spawn(async move {
+            let _taking = taking;
+            panic!("a defect");
+        });
+        task.await.unwrap_err();
+        assert!(matches!(
+            staging.finish().await,
+            Err(RepositoryError::Engine { .. })
+        ));
+    }
 }

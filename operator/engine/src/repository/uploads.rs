@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::RepositoryError;
 use super::inner::locked;
@@ -29,6 +29,29 @@ pub(super) struct Uploads {
 struct Outcome {
     failed: AtomicBool,
     error: Mutex<Option<StorageError>>,
+}
+
+/// One upload. It counts as failed unless it is said to be stored: its task may panic, or end with
+/// the runtime.
+struct Upload {
+    outcome: Arc<Outcome>,
+    stored: bool,
+    /// Freed after the outcome is known: whoever has all slots has all outcomes.
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Upload {
+    fn succeed(mut self) {
+        self.stored = true;
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.stored {
+            self.outcome.failed.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl Uploads {
@@ -58,16 +81,21 @@ impl Uploads {
             .map_err(|_| self.closed())?;
         self.healthy()?;
         let storage = Arc::clone(&self.storage);
-        let outcome = Arc::clone(&self.outcome);
+        let upload = Upload {
+            outcome: Arc::clone(&self.outcome),
+            stored: false,
+            _slot: slot,
+        };
         tokio::spawn(async move {
             match storage.write(&path, parts).await {
-                Ok(()) => done(),
+                Ok(()) => {
+                    done();
+                    upload.succeed();
+                }
                 Err(error) => {
-                    locked(&outcome.error).get_or_insert(error);
-                    outcome.failed.store(true, Ordering::Release);
+                    locked(&upload.outcome.error).get_or_insert(error);
                 }
             }
-            drop(slot);
         });
         Ok(())
     }
@@ -95,7 +123,7 @@ impl Uploads {
             None => RepositoryError::Engine {
                 action: "upload a pack".into(),
                 location: self.location.clone(),
-                cause: "an earlier upload of the same run failed".into(),
+                cause: "an upload of the same run failed, or ended before it was stored".into(),
             },
         })
     }

@@ -356,6 +356,13 @@ impl SnapshotWriter {
                     format!("there is no segment {}", part.0),
                 )
             })?;
+            if segment.bytes > 0 && segment.blobs.is_empty() {
+                // Stock tools would restore a file of that size, full of nothing.
+                return Err(self.inner.engine(
+                    format!("compose {}", file.path),
+                    format!("segment {} was not stored", part.0),
+                ));
+            }
             size += segment.bytes;
             content.extend(segment.blobs.iter().map(|blob| ObjectId(blob.0)));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,12 +51,12 @@ impl Memory {
         &self,
         fault: impl Fn(Call, &str) -> Option<StorageErrorKind> + Send + 'static,
     ) {
-        *self.fault.lock().unwrap() = Some(Box::new(fault));
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(fault));
     }
 
     /// Everything works again.
     pub fn heal(&self) {
-        *self.fault.lock().unwrap() = None;
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Every write of a path that begins with `prefix` takes so long.
@@ -116,7 +116,7 @@ impl Memory {
     }
 
     fn at(&self, call: Call, path: &str) -> Result<(), StorageError> {
-        let fault = self.fault.lock().unwrap();
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         match fault.as_ref().and_then(|fault| fault(call, path)) {
             None => Ok(()),
             Some(kind) => Err(StorageError::new(
