@@ -253,6 +253,24 @@ async fn a_deep_listing_of_more_than_a_page(storage: &dyn Storage) {
     let listed = sorted(storage, "data").await;
     assert_eq!(listed.len(), expected.len());
     assert!(listed == expected, "the listing differs");
+    for (directory, limit, first) in [
+        ("data", 1, 1),
+        ("data", 1020, 1020),
+        ("data", 9999, expected.len()),
+        ("", 9999, expected.len() + 2),
+        ("index", 9, 0),
+        ("locks", 9, 0),
+    ] {
+        let some = storage.list_some(directory, limit).await.expect("listed");
+        let distinct: BTreeSet<_> = some.iter().map(|entry| &entry.path).collect();
+        assert_eq!(
+            (some.len(), distinct.len()),
+            (first, first),
+            "{limit} of {directory:?}"
+        );
+        let known = |entry: &Entry| !entry.path.starts_with("data/") || expected.contains(entry);
+        assert!(some.iter().all(known), "{limit} of {directory:?}");
+    }
     let distinct: BTreeSet<_> = sorted(storage, "").await.into_iter().collect();
     assert_eq!(
         distinct.len(),

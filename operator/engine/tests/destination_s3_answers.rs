@@ -164,6 +164,24 @@ async fn a_listing_that_says_there_is_more_and_not_where_is_an_error() -> Result
 }
 
 #[tokio::test]
+async fn a_look_into_a_bucket_without_end_ends_after_its_first_page() -> Result<()> {
+    let page = answer(
+        "200 OK",
+        "",
+        "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t\
+         </NextContinuationToken><Contents><Key>a.jpg</Key><Size>5</Size></Contents>\
+         <Contents><Key>b.jpg</Key><Size>5</Size></Contents></ListBucketResult>",
+    );
+    let service = Canned::new(&[page]).await?;
+    let storage = service.storage().await;
+    assert_eq!(storage.list_some("", 2).await?.len(), 2);
+    assert_eq!(service.requests(), 1);
+    assert_eq!(storage.list_some("", 1).await?.len(), 1);
+    assert_eq!(service.requests(), 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_second_page_that_fails_fails_the_listing() -> Result<()> {
     let first = answer(
         "200 OK",

@@ -11,7 +11,7 @@ mod support;
 
 use std::sync::Arc;
 
-use holdfast_engine::destination::StorageErrorKind;
+use holdfast_engine::destination::{Storage, StorageErrorKind};
 use holdfast_engine::repository::{InitOptions, Repository, RepositoryError};
 use secrecy::SecretString;
 use support::memory::{Call, Memory};
@@ -70,6 +70,44 @@ async fn a_place_that_holds_other_files_is_refused() {
             "{looked:?}"
         );
     }
+}
+
+/// The operator looks every few minutes, and the place may be somebody's bucket.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_is_not_listed_whole_to_see_that_it_is_not_empty() {
+    let storage = Memory::new();
+    for number in 0..5000 {
+        storage.put(&format!("photos/{number}.jpg"), "mine");
+    }
+    let place: Arc<dyn Storage> = Arc::<Memory>::clone(&storage) as _;
+    let looked = Repository::vacant(&place).await;
+    let made = Repository::init(place, &password(), &InitOptions::default()).await;
+    for refused in [looked, made.map(drop)] {
+        assert!(
+            matches!(refused, Err(RepositoryError::NotEmpty { .. })),
+            "{refused:?}"
+        );
+    }
+    let lists: Vec<_> = storage
+        .calls()
+        .into_iter()
+        .filter(|(call, _)| *call == Call::List)
+        .collect();
+    assert!(lists.is_empty(), "{lists:?}");
+
+    // What would look like left-overs for as far as one looks is looked at whole.
+    let storage = Memory::new();
+    for number in 0..1500 {
+        storage.put(&format!("keys/{number:064x}"), "key");
+    }
+    let place: Arc<dyn Storage> = Arc::<Memory>::clone(&storage) as _;
+    Repository::vacant(&place).await.unwrap();
+    storage.put("photos/1.jpg", "mine");
+    let looked = Repository::vacant(&place).await;
+    assert!(
+        matches!(looked, Err(RepositoryError::NotEmpty { .. })),
+        "{looked:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

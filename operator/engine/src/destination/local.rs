@@ -109,8 +109,19 @@ impl Storage for LocalStorage {
     async fn list(&self, directory: &str) -> Result<Vec<Entry>, StorageError> {
         names::check_directory(directory, &self.location())?;
         let name = directory.to_owned();
-        self.blocking(format!("list {directory}"), move |inner| inner.list(&name))
-            .await
+        self.blocking(format!("list {directory}"), move |inner| {
+            inner.list(&name, usize::MAX)
+        })
+        .await
+    }
+
+    async fn list_some(&self, directory: &str, limit: usize) -> Result<Vec<Entry>, StorageError> {
+        names::check_directory(directory, &self.location())?;
+        let name = directory.to_owned();
+        self.blocking(format!("list {directory}"), move |inner| {
+            inner.list(&name, limit)
+        })
+        .await
     }
 
     async fn size(&self, path: &str) -> Result<Option<u64>, StorageError> {
@@ -202,7 +213,7 @@ impl Inner {
         self.root.parent().unwrap_or(&self.root)
     }
 
-    fn list(&self, directory: &str) -> Result<Vec<Entry>, Failure> {
+    fn list(&self, directory: &str, limit: usize) -> Result<Vec<Entry>, Failure> {
         let mut entries = Vec::new();
         let mut pending = vec![directory.to_owned()];
         let now = SystemTime::now();
@@ -219,6 +230,9 @@ impl Inner {
                 Err(error) => return Err(error).at(&full),
             };
             for child in children {
+                if entries.len() >= limit {
+                    return Ok(entries);
+                }
                 let child = child.at(&full)?;
                 // A name that is not UTF-8 is nothing that anyone could have written through us.
                 let Ok(child_name) = child.file_name().into_string() else {

@@ -51,6 +51,11 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
     /// listing is an error. Temporary files of interrupted writes are not listed.
     async fn list(&self, directory: &str) -> Result<Vec<Entry>, StorageError>;
 
+    /// The first `limit` entries of what [`Self::list`] gives, in no order; all of it when it is
+    /// less. Costs what these cost, however much more there is: who looks whether a place is empty
+    /// must not list somebody's whole bucket for it.
+    async fn list_some(&self, directory: &str, limit: usize) -> Result<Vec<Entry>, StorageError>;
+
     /// The size of an object, or `None` when there is none.
     async fn size(&self, path: &str) -> Result<Option<u64>, StorageError>;
 

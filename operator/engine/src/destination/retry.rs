@@ -114,6 +114,11 @@ impl Storage for RetryStorage {
         self.attempt(|| self.inner.list(directory)).await
     }
 
+    async fn list_some(&self, directory: &str, limit: usize) -> Result<Vec<Entry>, StorageError> {
+        self.attempt(|| self.inner.list_some(directory, limit))
+            .await
+    }
+
     async fn size(&self, path: &str) -> Result<Option<u64>, StorageError> {
         self.attempt(|| self.inner.size(path)).await
     }
@@ -180,6 +185,9 @@ mod tests {
             self.call()
         }
         async fn list(&self, _: &str) -> Result<Vec<Entry>, StorageError> {
+            self.call().map(|()| Vec::new())
+        }
+        async fn list_some(&self, _: &str, _: usize) -> Result<Vec<Entry>, StorageError> {
             self.call().map(|()| Vec::new())
         }
         async fn size(&self, _: &str) -> Result<Option<u64>, StorageError> {

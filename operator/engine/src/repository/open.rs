@@ -15,7 +15,7 @@ use super::id::{ObjectId, from_rustic};
 use super::inner::Inner;
 use super::library::{self, Silent};
 use super::{Repository, RepositoryError, key_file, keys};
-use crate::destination::{Entry, Storage, StorageErrorKind};
+use crate::destination::{Entry, Storage, StorageError, StorageErrorKind};
 
 /// How a repository is made.
 #[derive(Debug, Clone)]
@@ -41,6 +41,10 @@ impl Default for InitOptions {
 const PACK_SIZE: u32 = 16 * 1024 * 1024;
 /// and end at this one: several are in memory at once.
 const PACK_SIZE_LIMIT: u32 = 32 * 1024 * 1024;
+
+/// How much of a place is looked at before a repository is made there: one page of a bucket, which
+/// may be somebody's and hold millions of objects.
+const LOOK: usize = 1000;
 
 /// How long another process that makes a repository at the same place may take between writing its
 /// key and writing the config.
@@ -142,22 +146,31 @@ fn inner(
 
 /// Whether a repository can be made at `storage`: nothing is there but what an init leaves that died.
 pub(super) async fn vacant(storage: &Arc<dyn Storage>) -> Result<(), RepositoryError> {
-    match storage.list("").await {
-        Ok(found) => only_leftovers(storage.location(), found),
+    match stranger(storage).await {
+        Ok(None) => Ok(()),
+        Ok(Some(found)) => Err(RepositoryError::NotEmpty {
+            location: storage.location(),
+            found,
+        }),
         Err(error) if error.kind == StorageErrorKind::NotFound => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Keys and locks alone are what an init leaves that died.
-fn only_leftovers(location: String, found: Vec<Entry>) -> Result<(), RepositoryError> {
-    let strange = |path: &str| !path.starts_with("keys/") && !path.starts_with("locks/");
-    match found.into_iter().find(|entry| strange(&entry.path)) {
-        Some(entry) => Err(RepositoryError::NotEmpty {
-            location,
-            found: entry.path,
-        }),
-        None => Ok(()),
+/// One of the objects that are not what an init leaves that died: keys and locks alone.
+async fn stranger(storage: &Arc<dyn Storage>) -> Result<Option<String>, StorageError> {
+    let find = |entries: Vec<Entry>| {
+        entries
+            .into_iter()
+            .map(|entry| entry.path)
+            .find(|path| !path.starts_with("keys/") && !path.starts_with("locks/"))
+    };
+    let some = storage.list_some("", LOOK).await?;
+    let all = some.len() < LOOK;
+    match find(some) {
+        // So many keys and locks: whether there is anything else, only a whole listing tells.
+        None if !all => Ok(find(storage.list("").await?)),
+        found => Ok(found),
     }
 }
 
@@ -176,11 +189,13 @@ pub(super) async fn init(
         return Err(RepositoryError::AlreadyExists { location });
     }
     storage.create().await?;
-    let found = storage.list("").await?;
-    if found.iter().any(|entry| entry.path == "config") {
-        return Err(RepositoryError::AlreadyExists { location });
+    if let Some(found) = stranger(&storage).await? {
+        // Another was faster, and it may have written already.
+        return Err(match storage.size("config").await? {
+            Some(_) => RepositoryError::AlreadyExists { location },
+            None => RepositoryError::NotEmpty { location, found },
+        });
     }
-    only_leftovers(location.clone(), found)?;
 
     let (made, config) = prepare(&storage, password, options).await?;
     let Some(own) = made.key_id else {

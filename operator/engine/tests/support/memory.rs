@@ -16,6 +16,7 @@ use holdfast_engine::destination::{Entry, Storage, StorageError, StorageErrorKin
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     List,
+    ListSome,
     Size,
     Read,
     Write,
@@ -175,6 +176,15 @@ impl Storage for Memory {
                 size: bytes.len() as u64,
             })
             .collect())
+    }
+
+    async fn list_some(&self, directory: &str, limit: usize) -> Result<Vec<Entry>, StorageError> {
+        let mut entries = self.list(directory).await?;
+        entries.truncate(limit);
+        // What is asked for is what the calls tell.
+        self.calls.lock().unwrap().pop();
+        self.note(Call::ListSome, directory);
+        Ok(entries)
     }
 
     async fn size(&self, path: &str) -> Result<Option<u64>, StorageError> {

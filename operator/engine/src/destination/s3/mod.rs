@@ -34,6 +34,8 @@ const DEFAULT_REGION: &str = "us-east-1";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one attempt may wait for the head of an answer, when little is sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many objects a service lists at once, at most.
+const LARGEST_PAGE: i32 = 1000;
 /// How long a stream may stand still before the attempt is given up.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -237,39 +239,11 @@ impl Storage for S3Storage {
     }
 
     async fn list(&self, directory: &str) -> Result<Vec<Entry>, StorageError> {
-        names::check_directory(directory, &self.0.location)?;
-        let action = format!("list {directory}");
-        let prefix = match directory {
-            "" => self.0.prefix.clone(),
-            directory => format!("{}{directory}/", self.0.prefix),
-        };
-        let mut entries = Vec::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = self
-                .0
-                .client
-                .list_objects_v2()
-                .bucket(&self.0.bucket)
-                .prefix(&prefix)
-                .set_continuation_token(token.take())
-                .send()
-                .await
-                .map_err(|error| bucket_failure(&action, &self.0.location, &error))?;
-            for object in page.contents() {
-                entries.extend(self.entry(&action, object)?);
-            }
-            if page.is_truncated() != Some(true) {
-                return Ok(entries);
-            }
-            token = page
-                .next_continuation_token
-                .filter(|token| !token.is_empty());
-            if token.is_none() {
-                let cause = "the service says that there is more and does not say where";
-                return Err(self.error(StorageErrorKind::InvalidConfig, &action, cause));
-            }
-        }
+        self.entries(directory, None).await
+    }
+
+    async fn list_some(&self, directory: &str, limit: usize) -> Result<Vec<Entry>, StorageError> {
+        self.entries(directory, Some(limit)).await
     }
 
     async fn size(&self, path: &str) -> Result<Option<u64>, StorageError> {
@@ -395,6 +369,55 @@ impl Storage for S3Storage {
 }
 
 impl S3Storage {
+    /// What is below `directory`, page by page, until `limit` is reached.
+    async fn entries(
+        &self,
+        directory: &str,
+        limit: Option<usize>,
+    ) -> Result<Vec<Entry>, StorageError> {
+        names::check_directory(directory, &self.0.location)?;
+        let action = format!("list {directory}");
+        let prefix = match directory {
+            "" => self.0.prefix.clone(),
+            directory => format!("{}{directory}/", self.0.prefix),
+        };
+        let page_size = limit
+            .map(|limit| i32::try_from(limit).unwrap_or(LARGEST_PAGE))
+            .map(|limit| limit.clamp(1, LARGEST_PAGE));
+        let mut entries = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = self
+                .0
+                .client
+                .list_objects_v2()
+                .bucket(&self.0.bucket)
+                .prefix(&prefix)
+                .set_max_keys(page_size)
+                .set_continuation_token(token.take())
+                .send()
+                .await
+                .map_err(|error| bucket_failure(&action, &self.0.location, &error))?;
+            for object in page.contents() {
+                entries.extend(self.entry(&action, object)?);
+            }
+            if let Some(limit) = limit.filter(|limit| entries.len() >= *limit) {
+                entries.truncate(limit);
+                return Ok(entries);
+            }
+            if page.is_truncated() != Some(true) {
+                return Ok(entries);
+            }
+            token = page
+                .next_continuation_token
+                .filter(|token| !token.is_empty());
+            if token.is_none() {
+                let cause = "the service says that there is more and does not say where";
+                return Err(self.error(StorageErrorKind::InvalidConfig, &action, cause));
+            }
+        }
+    }
+
     /// The entry of a listed object; none for the empty objects that some tools put in the place
     /// of directories.
     fn entry(

@@ -201,10 +201,15 @@ impl SftpStorage {
         }
     }
 
-    /// The entries and the directories of one directory; `None` when it is not there.
-    async fn list_one(&self, path: &str) -> Result<Option<(Vec<Entry>, Vec<String>)>, Failure> {
+    /// The entries and the directories of one directory, at least `limit` entries if it has so many;
+    /// `None` when it is not there.
+    async fn list_one(
+        &self,
+        path: &str,
+        limit: usize,
+    ) -> Result<Option<(Vec<Entry>, Vec<String>)>, Failure> {
         let session = self.pool.lease().await?;
-        let Some(found) = session.names(&self.full(path)).await? else {
+        let Some(found) = session.names(&self.full(path), limit).await? else {
             return Ok(None);
         };
         let now = SystemTime::UNIX_EPOCH
@@ -244,12 +249,12 @@ impl SftpStorage {
 
     /// Level by level, many directories at a time: `data` alone has 256.
     async fn list_all(&self, directory: &str) -> Result<Vec<Entry>, Failure> {
-        let Some((mut entries, mut level)) = self.list_one(directory).await? else {
+        let Some((mut entries, mut level)) = self.list_one(directory, usize::MAX).await? else {
             return self.look().await.map(|()| Vec::new());
         };
         while !level.is_empty() {
             let listed: Vec<_> = stream::iter(std::mem::take(&mut level))
-                .map(|path| async move { self.list_one(&path).await })
+                .map(|path| async move { self.list_one(&path, usize::MAX).await })
                 .buffer_unordered(LISTINGS)
                 .try_collect()
                 .await?;
@@ -259,6 +264,23 @@ impl SftpStorage {
                 level.extend(below);
             }
         }
+        Ok(entries)
+    }
+
+    /// One directory after the other, until there are `limit` entries.
+    async fn list_first(&self, directory: &str, limit: usize) -> Result<Vec<Entry>, Failure> {
+        let Some((mut entries, mut pending)) = self.list_one(directory, limit).await? else {
+            return self.look().await.map(|()| Vec::new());
+        };
+        while entries.len() < limit
+            && let Some(path) = pending.pop()
+        {
+            if let Some((found, below)) = self.list_one(&path, limit - entries.len()).await? {
+                entries.extend(found);
+                pending.extend(below);
+            }
+        }
+        entries.truncate(limit);
         Ok(entries)
     }
 
@@ -300,6 +322,13 @@ impl Storage for SftpStorage {
     async fn list(&self, directory: &str) -> Result<Vec<Entry>, StorageError> {
         names::check_directory(directory, &self.location)?;
         self.list_all(directory)
+            .await
+            .map_err(|failure| self.error(&format!("list {directory}"), failure))
+    }
+
+    async fn list_some(&self, directory: &str, limit: usize) -> Result<Vec<Entry>, StorageError> {
+        names::check_directory(directory, &self.location)?;
+        self.list_first(directory, limit)
             .await
             .map_err(|failure| self.error(&format!("list {directory}"), failure))
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Failure};
-use crate::destination::StorageErrorKind as Kind;
+use crate::destination::{StorageErrorKind as Kind, names};
 
 /// How long one answer may take; a sync of a large file on a busy disk takes longest.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -151,29 +151,37 @@ impl Session {
             .is_some_and(|found| found.kind == FileType::Dir))
     }
 
-    /// The names in a directory, or `None` when it is not there.
+    /// The names in a directory, at least until `limit` of them are objects; `None` when it is not
+    /// there.
     pub(super) async fn names(
         &self,
         path: &str,
+        limit: usize,
     ) -> Result<Option<Vec<(String, Attributes)>>, Failure> {
         let handle = match self.ask(self.raw.opendir(path)).await {
             Ok(answer) => answer.handle,
             Err(error) if is_absence(&error) => return Ok(None),
             Err(error) => return Err(self.failure(&error)),
         };
-        let mut names = Vec::new();
+        let mut found = Vec::new();
+        let mut objects = 0;
         let outcome = loop {
+            if objects >= limit {
+                break Ok(());
+            }
             match self.ask(self.raw.readdir(&handle)).await {
-                Ok(answer) => names.extend(
-                    answer
-                        .files
-                        .into_iter()
-                        .filter(|file| !matches!(file.filename.as_str(), "." | ".."))
-                        .map(|file| {
-                            let attributes = Attributes::from(&file.attrs);
-                            (file.filename, attributes)
-                        }),
-                ),
+                Ok(answer) => {
+                    for file in answer.files {
+                        if matches!(file.filename.as_str(), "." | "..") {
+                            continue;
+                        }
+                        let attributes = Attributes::from(&file.attrs);
+                        let object = attributes.kind == FileType::File
+                            && !names::is_temporary(&file.filename);
+                        objects += usize::from(object);
+                        found.push((file.filename, attributes));
+                    }
+                }
                 Err(Error::Status(Status {
                     status_code: StatusCode::Eof,
                     ..
@@ -182,7 +190,7 @@ impl Session {
             }
         };
         self.close(handle).await;
-        outcome.map(|()| Some(names))
+        outcome.map(|()| Some(found))
     }
 
     /// A file's content: `length` bytes from `offset`, or all of it.
