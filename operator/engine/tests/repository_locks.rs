@@ -22,7 +22,7 @@ use holdfast_engine::progress::Progress;
 use holdfast_engine::repository::{PruneOptions, RepositoryError};
 use support::memory::{Call, Memory};
 use support::{
-    PASSWORD, begin, commit, new_snapshot, noise, read, repository, restic, restic_ok, write,
+    PASSWORD, begin, commit, new_snapshot, noise, prune, read, repository, restic, restic_ok, write,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,7 @@ async fn restic_neither_writes_nor_prunes_while_we_prune() {
     storage.delay_writes("index/", Duration::from_secs(5));
     let pruning = tokio::spawn({
         let repository = repository.clone();
-        async move { repository.prune(&PruneOptions::default()).await }
+        async move { prune(&repository, &PruneOptions::default()).await }
     });
     until(|| !storage.paths("locks/").is_empty()).await;
     let ours = repository
@@ -144,7 +144,7 @@ async fn a_living_restic_keeps_us_from_pruning_and_not_from_writing() {
     let repository = repository(local(path).await).await;
     let mut other = restic_that_waits(path);
     until(|| !locks(path).is_empty()).await;
-    let pruned = repository.prune(&PruneOptions::default()).await;
+    let pruned = prune(&repository, &PruneOptions::default()).await;
     let Err(RepositoryError::Locked { holder, .. }) = &pruned else {
         panic!("{pruned:?}")
     };
@@ -158,7 +158,7 @@ async fn a_living_restic_keeps_us_from_pruning_and_not_from_writing() {
 
     // With patience it is waited for.
     let patient = repository.clone().with_lock_wait(Duration::from_secs(60));
-    let pruning = tokio::spawn(async move { patient.prune(&PruneOptions::default()).await });
+    let pruning = tokio::spawn(async move { prune(&patient, &PruneOptions::default()).await });
     let mut input = other.stdin.take().unwrap();
     input.write_all(b"hello").unwrap();
     drop(input);
@@ -190,7 +190,7 @@ async fn the_lock_of_a_dead_restic_is_broken() {
     other.kill().unwrap();
     other.wait().unwrap();
     assert!(repository.locks().await.unwrap()[0].stale);
-    repository.prune(&PruneOptions::default()).await.unwrap();
+    prune(&repository, &PruneOptions::default()).await.unwrap();
     assert!(locks(path).is_empty());
 }
 

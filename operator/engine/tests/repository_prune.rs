@@ -13,12 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_engine::progress::Progress;
 use holdfast_engine::repository::{
     CheckOptions, PruneOptions, ReadData, RepositoryError, SEGMENT_TARGET,
 };
 use support::memory::Memory;
-use support::{noise, read, repository, restic_ok, write};
+use support::{check, noise, prune, read, repository, restic_ok, write};
 
 fn large(seed: u64, mebibytes: u64) -> Vec<Bytes> {
     (0..mebibytes)
@@ -66,18 +65,18 @@ async fn pruning_has_two_phases_and_keeps_what_is_needed() {
         "a plan changes nothing"
     );
 
-    let marked = repository.prune(&PruneOptions::default()).await.unwrap();
+    let marked = prune(&repository, &PruneOptions::default()).await.unwrap();
     assert_eq!(marked.plan.removed_packs, 0);
     assert!(
         marked.plan.unused_packs + marked.plan.repacked_packs > 0,
         "{marked:?}"
     );
-    let later = repository.prune(&PruneOptions::default()).await.unwrap();
+    let later = prune(&repository, &PruneOptions::default()).await.unwrap();
     assert_eq!(later.plan.removed_packs, 0, "23 hours have not passed");
     assert!(later.plan.kept_marked_packs > 0);
-    let removed = repository.prune(&at_once()).await.unwrap();
+    let removed = prune(&repository, &at_once()).await.unwrap();
     assert!(removed.plan.removed_packs > 0, "{removed:?}");
-    repository.prune(&at_once()).await.unwrap();
+    prune(&repository, &at_once()).await.unwrap();
     let after = repository.stored_bytes().await.unwrap();
     assert!(after < before / 2, "{before} bytes became {after}");
 
@@ -85,7 +84,7 @@ async fn pruning_has_two_phases_and_keeps_what_is_needed() {
     let all = CheckOptions {
         read_data: ReadData::All,
     };
-    let report = repository.check(&all, Progress::new()).await.unwrap();
+    let report = check(&repository, &all).await.unwrap();
     assert!(
         report.is_sound() && report.warnings.is_empty(),
         "{report:?}"
@@ -105,10 +104,10 @@ async fn what_was_marked_and_is_needed_again_is_recovered() {
         .forget(std::slice::from_ref(&one.id))
         .await
         .unwrap();
-    repository.prune(&at_once()).await.unwrap();
+    prune(&repository, &at_once()).await.unwrap();
     // Somebody who began before the mark ends after it.
     storage.put(&format!("snapshots/{}", one.id), file);
-    let plan = repository.prune(&at_once()).await.unwrap().plan;
+    let plan = prune(&repository, &at_once()).await.unwrap().plan;
     assert!(
         plan.recovered_packs > 0 && plan.removed_packs == 0,
         "{plan:?}"

@@ -20,7 +20,7 @@ use holdfast_engine::repository::{
 };
 use holdfast_engine::source::NodeKind;
 use support::memory::Memory;
-use support::{begin, commit, noise, password, read, repository, restic_ok, write};
+use support::{begin, check, commit, noise, password, read, repository, restic_ok, write};
 use tokio_util::sync::CancellationToken;
 
 /// Files made to hurt: many segments, one far too large, none, equal ones, awkward names.
@@ -102,15 +102,10 @@ async fn stock_restic_checks_and_restores_what_we_write() {
         serde_json::json!(["holdfast", "policy=default/shop", "prod"])
     );
 
-    let report = repository
-        .check(
-            &CheckOptions {
-                read_data: ReadData::All,
-            },
-            Progress::new(),
-        )
-        .await
-        .unwrap();
+    let options = CheckOptions {
+        read_data: ReadData::All,
+    };
+    let report = check(&repository, &options).await.unwrap();
     assert_eq!(
         (report.errors.len(), report.warnings.len(), report.snapshots),
         (0, 0, 2),
@@ -185,7 +180,7 @@ async fn we_read_check_and_add_to_what_stock_restic_wrote() {
     let options = CheckOptions {
         read_data: ReadData::All,
     };
-    let report = opened.check(&options, Progress::new()).await.unwrap();
+    let report = check(&opened, &options).await.unwrap();
     assert!(report.is_sound() && report.packs_read > 0, "{report:?}");
     let ours = write(&opened, &awkward_files()).await.unwrap();
     let said = restic_ok(&path, &["check", "--read-data"]);

@@ -1,7 +1,8 @@
 //! The traps of the repository engine, one by one: each test is named after one of them. Those
 //! about sources (read errors, declared sizes, panics) are beside the archiver, in
 //! `src/repository/archive.rs`; that of a run that takes too long is in `src/repository/writer.rs`;
-//! those about locks are in `repository_locks.rs`; syncing to disk is the storages' own.
+//! those about locks are in `repository_locks.rs`; what is stopped is in
+//! `repository_stopped.rs`; syncing to disk is the storages' own.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,16 +20,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_engine::class::{Classified, ErrorClass};
 use holdfast_engine::destination::StorageErrorKind;
-use holdfast_engine::progress::Progress;
 use holdfast_engine::repository::{
     CheckOptions, PruneOptions, ReadData, Repository, RepositoryError, SEGMENT_TARGET,
 };
 use support::memory::{Call, Memory};
 use support::{
-    begin, commit, new_snapshot, noise, password, read, repository, restic_ok, until_unlocked,
-    write,
+    begin, check, commit, new_snapshot, noise, password, prune, read, repository, restic_ok,
+    until_unlocked, write,
 };
-use tokio_util::sync::CancellationToken;
 
 fn large(seed: u64, mebibytes: u64) -> Vec<Bytes> {
     (0..mebibytes)
@@ -55,15 +54,10 @@ async fn assert_only(repository: &Repository, kept: &holdfast_engine::repository
         [&kept.id]
     );
     assert!(read(repository, kept, "/kept").await == large(1, 3).concat());
-    let report = repository
-        .check(
-            &CheckOptions {
-                read_data: ReadData::All,
-            },
-            Progress::new(),
-        )
-        .await
-        .unwrap();
+    let options = CheckOptions {
+        read_data: ReadData::All,
+    };
+    let report = check(repository, &options).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
 }
 
@@ -104,13 +98,10 @@ async fn a_failed_put_leaves_no_snapshot_and_harms_none() {
         keep_delete: Duration::ZERO,
         ..PruneOptions::default()
     };
-    let plan = repository.prune(&options).await.unwrap().plan;
+    let plan = prune(&repository, &options).await.unwrap().plan;
     assert!(plan.unreferenced_packs > 0, "{plan:?}");
-    repository.prune(&options).await.unwrap();
-    let report = repository
-        .check(&CheckOptions::default(), Progress::new())
-        .await
-        .unwrap();
+    prune(&repository, &options).await.unwrap();
+    let report = check(&repository, &CheckOptions::default()).await.unwrap();
     assert!(
         report.is_sound() && report.warnings.is_empty(),
         "{report:?}"
@@ -199,46 +190,14 @@ async fn the_index_is_reopened_for_each_backup() {
         ..PruneOptions::default()
     };
     until_unlocked(&one).await;
-    one.prune(&options).await.unwrap();
-    one.prune(&options).await.unwrap();
+    prune(&one, &options).await.unwrap();
+    prune(&one, &options).await.unwrap();
     let again = write(&other, &files).await.unwrap();
     assert!(
         again.stored_bytes.unwrap() > 4_000_000,
         "pruned blobs were counted on"
     );
     assert!(read(&other, &again, "/f").await == files[0].1.concat());
-}
-
-/// A run that is stopped writes no snapshot and removes its lock, wherever it is.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_run_leaves_no_snapshot_and_no_lock() {
-    let (storage, repository, kept) = with_one_snapshot().await;
-    let cancel = CancellationToken::new();
-    let writer = repository
-        .begin(new_snapshot(), Progress::new(), cancel.clone())
-        .await
-        .unwrap();
-    let stage = writer.stage();
-    stage.put(noise(1, 10)).await.unwrap();
-    cancel.cancel();
-    assert!(matches!(
-        stage.put(noise(2, 10)).await,
-        Err(RepositoryError::Cancelled)
-    ));
-    let committed = writer.commit(support::request(Vec::new())).await;
-    assert!(
-        matches!(committed, Err(RepositoryError::Cancelled)),
-        "{committed:?}"
-    );
-    assert!(repository.locks().await.unwrap().is_empty());
-    assert_only(&repository, &kept).await;
-
-    // In the middle of an upload that does not end.
-    storage.delay_writes("", Duration::from_secs(3600));
-    let cancel = CancellationToken::new();
-    let begun = repository.begin(new_snapshot(), Progress::new(), cancel.clone());
-    cancel.cancel();
-    assert!(matches!(begun.await, Err(RepositoryError::Cancelled)));
 }
 
 /// Dropped on the way, as by kill -9, a run leaves what was there, and prune frees its left-overs.
@@ -266,8 +225,8 @@ async fn a_run_that_dies_on_the_way_harms_nothing() {
         max_unused_percent: 0,
         max_repack_percent: 100,
     };
-    repository.prune(&options).await.unwrap();
-    repository.prune(&options).await.unwrap();
+    prune(&repository, &options).await.unwrap();
+    prune(&repository, &options).await.unwrap();
     assert_only(&repository, &kept).await;
     assert_eq!(storage.paths("data/").len(), before);
 
@@ -287,21 +246,18 @@ async fn packs_in_no_index_are_freed_even_when_nothing_else_is() {
         keep_delete: Duration::ZERO,
         ..PruneOptions::default()
     };
-    let report = repository
-        .check(&CheckOptions::default(), Progress::new())
-        .await
-        .unwrap();
+    let report = check(&repository, &CheckOptions::default()).await.unwrap();
     assert_eq!(
         (report.errors.len(), report.warnings.len()),
         (0, 1),
         "{report:?}"
     );
-    repository.prune(&options).await.unwrap();
+    prune(&repository, &options).await.unwrap();
     assert!(
         storage.get(stray).is_some(),
         "it may belong to a run that is not seen: marked first"
     );
-    repository.prune(&options).await.unwrap();
+    prune(&repository, &options).await.unwrap();
     assert!(storage.get(stray).is_none());
     assert_only(&repository, &kept).await;
 }
@@ -323,7 +279,7 @@ async fn a_listing_that_fails_prunes_nothing() {
             keep_delete: Duration::ZERO,
             ..PruneOptions::default()
         };
-        let error = repository.prune(&options).await.unwrap_err();
+        let error = prune(&repository, &options).await.unwrap_err();
         assert_eq!(error.reason(), "Interrupted", "{error}");
         storage.heal();
         assert_eq!(
@@ -358,7 +314,7 @@ async fn damage_is_found_and_named_and_stops_a_prune() {
         let fresh = Repository::open(Arc::<Memory>::clone(&storage) as _, &password())
             .await
             .unwrap();
-        let report = fresh.check(&all, Progress::new()).await.unwrap();
+        let report = check(&fresh, &all).await.unwrap();
         assert!(
             report.errors.iter().any(|error| error.contains(name)),
             "{path}: {report:?}"
@@ -366,12 +322,9 @@ async fn damage_is_found_and_named_and_stops_a_prune() {
 
         if !path.starts_with("snapshots/") {
             storage.delete(&path);
-            let report = fresh
-                .check(&CheckOptions::default(), Progress::new())
-                .await
-                .unwrap();
+            let report = check(&fresh, &CheckOptions::default()).await.unwrap();
             assert!(!report.is_sound(), "{path} is missing: {report:?}");
-            let pruned = fresh.prune(&PruneOptions::default()).await.unwrap_err();
+            let pruned = prune(&fresh, &PruneOptions::default()).await.unwrap_err();
             assert_eq!(pruned.class(), ErrorClass::Damaged, "{path}: {pruned}");
         }
         storage.put(&path, whole);

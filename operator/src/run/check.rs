@@ -1,7 +1,10 @@
 //! Checks a repository, and reads part of its data back.
 
 use holdfast_engine::progress::Progress;
-use holdfast_engine::repository::{CheckOptions, CheckReport, ReadData, Repository};
+use holdfast_engine::repository::{
+    CheckOptions, CheckReport, ReadData, Repository, RepositoryError,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::run::RunError;
 
@@ -40,16 +43,25 @@ pub fn parse_part(text: &str) -> Result<ReadData, InvalidPart> {
 /// Checks a repository. Damage is in the report.
 ///
 /// # Errors
-/// When the check could not be carried out.
+/// When the check could not be carried out, or was stopped.
 pub async fn check(
     repository: &Repository,
     read_data: ReadData,
     progress: &Progress,
+    cancel: &CancellationToken,
 ) -> Result<CheckReport, RunError> {
     progress.set_phase("checking the repository");
-    Ok(repository
-        .check(&CheckOptions { read_data }, progress.clone())
-        .await?)
+    let checked = repository
+        .check(
+            &CheckOptions { read_data },
+            progress.clone(),
+            cancel.clone(),
+        )
+        .await;
+    match checked {
+        Err(RepositoryError::Cancelled) => Err(RunError::Cancelled),
+        checked => Ok(checked?),
+    }
 }
 
 #[cfg(test)]

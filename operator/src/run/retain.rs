@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use holdfast_engine::repository::{PruneOptions, PruneReport, Repository};
+use holdfast_engine::repository::{PruneOptions, PruneReport, Repository, RepositoryError};
+use tokio_util::sync::CancellationToken;
 
 use crate::run::RunError;
 
@@ -32,9 +33,13 @@ pub async fn forget(repository: &Repository, ids: &[String]) -> Result<(), RunEr
 /// Frees what no snapshot needs any more.
 ///
 /// # Errors
-/// When others hold locks for too long, something that is needed is missing, or the storage fails.
-pub async fn prune(repository: &Repository) -> Result<PruneReport, RunError> {
-    let report = repository.prune(&PruneOptions::default()).await?;
+/// When others hold locks for too long, something that is needed is missing, the storage fails, or
+/// it was stopped: the next goes on from there.
+pub async fn prune(
+    repository: &Repository,
+    cancel: &CancellationToken,
+) -> Result<PruneReport, RunError> {
+    let report = pruned_with(repository, &PruneOptions::default(), cancel).await?;
     tracing::info!(
         location = repository.location(),
         removed_bytes = report.plan.removed_bytes,
@@ -49,13 +54,27 @@ pub async fn prune(repository: &Repository) -> Result<PruneReport, RunError> {
 ///
 /// # Errors
 /// As [`prune`].
-pub async fn prune_at_once(repository: &Repository) -> Result<u64, RunError> {
+pub async fn prune_at_once(
+    repository: &Repository,
+    cancel: &CancellationToken,
+) -> Result<u64, RunError> {
     let options = PruneOptions {
         keep_delete: Duration::ZERO,
         ..PruneOptions::default()
     };
     // The first marks, the second removes.
-    repository.prune(&options).await?;
-    let report = repository.prune(&options).await?;
+    pruned_with(repository, &options, cancel).await?;
+    let report = pruned_with(repository, &options, cancel).await?;
     Ok(report.plan.removed_bytes)
+}
+
+async fn pruned_with(
+    repository: &Repository,
+    options: &PruneOptions,
+    cancel: &CancellationToken,
+) -> Result<PruneReport, RunError> {
+    match repository.prune(options, cancel.clone()).await {
+        Err(RepositoryError::Cancelled) => Err(RunError::Cancelled),
+        pruned => Ok(pruned?),
+    }
 }

@@ -343,7 +343,7 @@ impl<H: Host> Runner<H> {
                 .repositories
                 .open(self.host.as_ref(), destination)
                 .await?;
-            let report = retain::prune(&repository).await?;
+            let report = retain::prune(&repository, &self.cancel).await?;
             account.figures.stored_bytes = Some(report.plan.removed_bytes);
             account.figures.marked_packs = Some(report.plan.left_marked());
             Ok(report)
@@ -366,7 +366,8 @@ impl<H: Host> Runner<H> {
                 .repositories
                 .open(self.host.as_ref(), destination)
                 .await?;
-            account.figures.stored_bytes = Some(retain::prune_at_once(&repository).await?);
+            account.figures.stored_bytes =
+                Some(retain::prune_at_once(&repository, &self.cancel).await?);
             Ok(())
         })
         .await;
@@ -393,7 +394,7 @@ impl<H: Host> Runner<H> {
                 .repositories
                 .open(self.host.as_ref(), destination)
                 .await?;
-            let report = check::check(&repository, read_data, progress).await?;
+            let report = check::check(&repository, read_data, progress, &self.cancel).await?;
             account.figures.read_bytes = Some(report.bytes_read);
             account.figures.backups = Some(report.snapshots);
             let damage = report.errors.first().map(|first| RunError::Damaged {

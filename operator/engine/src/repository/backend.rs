@@ -13,6 +13,7 @@ use rustic_core::{
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use super::RepositoryError;
 use super::id::{ObjectId, from_rustic};
@@ -32,6 +33,8 @@ pub(super) struct Backend {
     /// The first thing that went wrong below.
     failure: Mutex<Option<RepositoryError>>,
     view: View,
+    /// Ends whatever is under way between two requests.
+    cancel: CancellationToken,
     /// Held from the moment at which the library has a key file until it asks for something else:
     /// while it derives, and never while it waits for the storage.
     deriving: Mutex<Option<SemaphorePermit<'static>>>,
@@ -61,12 +64,24 @@ impl fmt::Debug for Backend {
 impl Backend {
     /// Must be made inside a tokio runtime; used outside of its worker threads.
     pub(super) fn new(storage: Arc<dyn Storage>, view: View) -> Arc<Self> {
+        Self::until(storage, view, CancellationToken::new())
+    }
+
+    /// The same for what may be stopped: once it is cancelled, every request fails with
+    /// [`RepositoryError::Cancelled`], and one that reads ends at once. What is being written or
+    /// removed is let end: the storage is left as by a process that was killed between two steps.
+    pub(super) fn until(
+        storage: Arc<dyn Storage>,
+        view: View,
+        cancel: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             uploads: Uploads::new(Arc::clone(&storage)),
             storage,
             handle: Handle::current(),
             failure: Mutex::default(),
             view,
+            cancel,
             deriving: Mutex::default(),
         })
     }
@@ -106,10 +121,27 @@ impl Backend {
         RusticError::new(ErrorKind::Backend, text)
     }
 
+    /// Something that only reads.
     fn wait<T>(&self, work: impl Future<Output = Result<T, StorageError>>) -> RusticResult<T> {
+        match self.handle.block_on(self.cancel.run_until_cancelled(work)) {
+            Some(outcome) => outcome.map_err(|error| self.note(error.into())),
+            None => Err(self.note(RepositoryError::Cancelled)),
+        }
+    }
+
+    /// Something that writes or removes.
+    fn change<T>(&self, work: impl Future<Output = Result<T, StorageError>>) -> RusticResult<T> {
+        self.may_change()?;
         self.handle
             .block_on(work)
             .map_err(|error| self.note(error.into()))
+    }
+
+    fn may_change(&self) -> RusticResult<()> {
+        if self.cancel.is_cancelled() {
+            return Err(self.note(RepositoryError::Cancelled));
+        }
+        Ok(())
     }
 }
 
@@ -193,7 +225,7 @@ fn clamp(size: u64) -> u32 {
 
 impl WriteBackend for Backend {
     fn create(&self) -> RusticResult<()> {
-        self.wait(self.storage.create())
+        self.change(self.storage.create())
     }
 
     fn write_bytes(
@@ -206,16 +238,18 @@ impl WriteBackend for Backend {
         let path = path(tpe, id);
         let parts = content.into_vec();
         match tpe {
-            FileType::Pack => self
-                .handle
-                .block_on(self.uploads.submit(path, parts, || ()))
-                .map_err(|error| self.note(error)),
+            FileType::Pack => {
+                self.may_change()?;
+                self.handle
+                    .block_on(self.uploads.submit(path, parts, || ()))
+                    .map_err(|error| self.note(error))
+            }
             FileType::Snapshot if self.view == View::WithholdSnapshots => Ok(()),
             FileType::Config if self.view == View::WithholdConfig => Ok(()),
             // All of these refer to packs: none may be there before them.
             FileType::Index | FileType::Snapshot | FileType::Config | FileType::Key => {
                 self.barrier()?;
-                self.wait(self.storage.write(&path, parts))
+                self.change(self.storage.write(&path, parts))
             }
         }
     }
@@ -223,6 +257,6 @@ impl WriteBackend for Backend {
     fn remove(&self, tpe: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
         // What replaces it must be there before it goes.
         self.barrier()?;
-        self.wait(self.storage.remove(&path(tpe, id)))
+        self.change(self.storage.remove(&path(tpe, id)))
     }
 }

@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use rand::seq::SliceRandom;
 use rustic_core::repofile::{Node, NodeType};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::id::{ObjectId, from_rustic};
 use super::index::{Index, IndexFile, IndexedPack};
@@ -93,9 +94,16 @@ pub(super) async fn check(
     lock_wait: Duration,
     options: &CheckOptions,
     progress: Progress,
+    cancel: &CancellationToken,
 ) -> Result<CheckReport, RepositoryError> {
-    let lock = content::read_lock(inner, lock_wait).await?;
-    let checked = check_locked(inner, options, progress).await;
+    let lock = cancel
+        .run_until_cancelled(content::read_lock(inner, lock_wait))
+        .await
+        .ok_or(RepositoryError::Cancelled)??;
+    let checked = cancel
+        .run_until_cancelled(check_locked(inner, options, progress))
+        .await
+        .unwrap_or(Err(RepositoryError::Cancelled));
     if let Some(lock) = lock {
         lock.release().await;
     }

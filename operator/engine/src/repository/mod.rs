@@ -267,22 +267,28 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError::Locked`] when others hold locks for longer than the wait, or as
-    /// [`Self::prune_plan`].
-    pub async fn prune(&self, options: &PruneOptions) -> Result<PruneReport, RepositoryError> {
-        prune::prune(&self.inner, self.lock_wait, options).await
+    /// [`Self::prune_plan`]; [`RepositoryError::Cancelled`] when it was stopped: what it had done
+    /// until then is whole, and the next prune goes on from there.
+    pub async fn prune(
+        &self,
+        options: &PruneOptions,
+        cancel: CancellationToken,
+    ) -> Result<PruneReport, RepositoryError> {
+        prune::prune(&self.inner, self.lock_wait, options, &cancel).await
     }
 
     /// Checks that everything snapshots need is there. Damage is in the report; it is an error
     /// only when the check could not be carried out.
     ///
     /// # Errors
-    /// [`RepositoryError::Locked`], or what the storage says.
+    /// [`RepositoryError::Locked`], [`RepositoryError::Cancelled`], or what the storage says.
     pub async fn check(
         &self,
         options: &CheckOptions,
         progress: Progress,
+        cancel: CancellationToken,
     ) -> Result<CheckReport, RepositoryError> {
-        check::check(&self.inner, self.lock_wait, options, progress).await
+        check::check(&self.inner, self.lock_wait, options, progress, &cancel).await
     }
 
     /// Copies snapshots to another repository. Those that are there already, by

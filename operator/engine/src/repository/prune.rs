@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{Span, Timestamp};
 use rustic_core::{LimitOption, RusticError};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::RepositoryError;
 use super::backend::{Backend, View};
@@ -165,20 +166,28 @@ pub(super) async fn plan(
     options: &PruneOptions,
 ) -> Result<PrunePlan, RepositoryError> {
     let lock = Lock::take(inner, false, lock_wait).await?;
-    let planned = run(inner, options, false).await;
+    let planned = run(inner, options, false, &CancellationToken::new()).await;
     lock.release().await;
     planned
 }
 
-/// Plans anew under the exclusive lock and carries it out.
+/// Plans anew under the exclusive lock and carries it out, unless it is stopped: then it ends between
+/// two steps, as if the process were killed there, which harms nothing.
 pub(super) async fn prune(
     inner: &Arc<Inner>,
     lock_wait: Duration,
     options: &PruneOptions,
+    cancel: &CancellationToken,
 ) -> Result<PruneReport, RepositoryError> {
-    let lock = Lock::take(inner, true, lock_wait).await?;
+    let lock = cancel
+        .run_until_cancelled(Lock::take(inner, true, lock_wait))
+        .await
+        .ok_or(RepositoryError::Cancelled)??;
     let pruned = async {
-        let plan = run(inner, options, true).await?;
+        let plan = run(inner, options, true, cancel).await?;
+        if cancel.is_cancelled() {
+            return Err(RepositoryError::Cancelled);
+        }
         mark_unreferenced(inner).await?;
         let stored_bytes = inner
             .list_ids("data")
@@ -197,8 +206,10 @@ async fn run(
     inner: &Arc<Inner>,
     options: &PruneOptions,
     carry_out: bool,
+    cancel: &CancellationToken,
 ) -> Result<PrunePlan, RepositoryError> {
-    let backend = Backend::new(Arc::clone(&inner.storage), View::Plain);
+    let storage = Arc::clone(&inner.storage);
+    let backend = Backend::until(storage, View::Plain, cancel.clone());
     let options = options.for_library();
     let shared = Arc::clone(inner);
     inner
@@ -215,8 +226,11 @@ async fn run(
             let plan = repository.prune_plan(&options).map_err(damaged)?;
             let read = PrunePlan::read(&plan);
             if carry_out {
-                repository.prune(&options, plan).map_err(damaged)?;
-                backend.barrier().map_err(damaged)?;
+                let carried_out = repository.prune(&options, plan).map_err(damaged);
+                // Also of one that failed nothing is on its way when the lock goes.
+                let stored = backend.barrier().map_err(damaged);
+                carried_out?;
+                stored?;
             }
             Ok(read)
         })

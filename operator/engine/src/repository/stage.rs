@@ -95,13 +95,10 @@ impl Staging {
         if !taken.failed {
             return Ok(());
         }
-        Err(taken
-            .failure
-            .take()
-            .unwrap_or_else(|| {
-                let cause = "one of the same run failed, or ended before it was stored";
-                self.inner.engine("take a segment", cause)
-            }))
+        Err(taken.failure.take().unwrap_or_else(|| {
+            let cause = "one of the same run failed, or ended before it was stored";
+            self.inner.engine("take a segment", cause)
+        }))
     }
 
     async fn or_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, RepositoryError> {

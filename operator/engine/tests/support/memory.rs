@@ -31,8 +31,11 @@ pub struct Memory {
     objects: Mutex<BTreeMap<String, Bytes>>,
     fault: Mutex<Option<Fault>>,
     write_delay: Mutex<(&'static str, Duration)>,
+    read_delay: Mutex<(&'static str, Duration)>,
     calls: Mutex<Vec<(Call, String)>>,
+    reading: AtomicUsize,
     writing: AtomicUsize,
+    writing_packs: AtomicUsize,
     most_writing: AtomicUsize,
 }
 
@@ -63,6 +66,21 @@ impl Memory {
     /// Every write of a path that begins with `prefix` takes so long.
     pub fn delay_writes(&self, prefix: &'static str, delay: Duration) {
         *self.write_delay.lock().unwrap() = (prefix, delay);
+    }
+
+    /// Every read of a path that begins with `prefix` takes so long.
+    pub fn delay_reads(&self, prefix: &'static str, delay: Duration) {
+        *self.read_delay.lock().unwrap() = (prefix, delay);
+    }
+
+    /// The writes that have begun and not ended, of whatever path.
+    pub fn writing(&self) -> usize {
+        self.writing.load(Ordering::SeqCst)
+    }
+
+    /// The reads that have begun and not ended.
+    pub fn reading(&self) -> usize {
+        self.reading.load(Ordering::SeqCst)
     }
 
     /// The most writes of packs that were on their way at one time.
@@ -145,6 +163,28 @@ impl Memory {
     }
 }
 
+async fn wait(path: &str, (prefix, delay): (&str, Duration)) {
+    if path.starts_with(prefix) && !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Counts a call while it is under way, however it ends.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn count(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Self(counter)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[async_trait]
 impl Storage for Memory {
     fn location(&self) -> String {
@@ -193,6 +233,9 @@ impl Storage for Memory {
     }
 
     async fn read(&self, path: &str) -> Result<Bytes, StorageError> {
+        let _reading = UnderWay::count(&self.reading);
+        let delay = *self.read_delay.lock().unwrap();
+        wait(path, delay).await;
         self.at(Call::Read, path)?;
         self.note(Call::Read, path);
         self.find(path)
@@ -204,6 +247,9 @@ impl Storage for Memory {
         offset: u64,
         length: u64,
     ) -> Result<Bytes, StorageError> {
+        let _reading = UnderWay::count(&self.reading);
+        let delay = *self.read_delay.lock().unwrap();
+        wait(path, delay).await;
         self.at(Call::Read, path)?;
         self.note(Call::Read, path);
         let bytes = self.find(path)?;
@@ -221,22 +267,19 @@ impl Storage for Memory {
     }
 
     async fn write(&self, path: &str, parts: Vec<Bytes>) -> Result<(), StorageError> {
-        let pack = path.starts_with("data/");
-        if pack {
-            let now = self.writing.fetch_add(1, Ordering::SeqCst) + 1;
+        let _writing = UnderWay::count(&self.writing);
+        let _pack = path.starts_with("data/").then(|| {
+            let pack = UnderWay::count(&self.writing_packs);
+            let now = self.writing_packs.load(Ordering::SeqCst);
             self.most_writing.fetch_max(now, Ordering::SeqCst);
-        }
-        let (prefix, delay) = *self.write_delay.lock().unwrap();
-        if path.starts_with(prefix) && !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+            pack
+        });
+        let delay = *self.write_delay.lock().unwrap();
+        wait(path, delay).await;
         let outcome = self.at(Call::Write, path);
         if outcome.is_ok() {
             self.put(path, parts.concat());
             self.note(Call::Write, path);
-        }
-        if pack {
-            self.writing.fetch_sub(1, Ordering::SeqCst);
         }
         outcome
     }

@@ -23,8 +23,8 @@ use holdfast_engine::destination::Storage;
 use holdfast_engine::manifest::{FilesManifest, MANIFEST_VERSION, Manifest, SourceManifest};
 use holdfast_engine::progress::Progress;
 use holdfast_engine::repository::{
-    CommitRequest, InitOptions, NewSnapshot, Repository, RepositoryError, Snapshot, SnapshotFacts,
-    SnapshotWriter,
+    CheckOptions, CheckReport, CommitRequest, InitOptions, NewSnapshot, PruneOptions, PruneReport,
+    Repository, RepositoryError, Snapshot, SnapshotFacts, SnapshotWriter,
 };
 use holdfast_engine::source::ComposedFile;
 use rand::{RngCore, SeedableRng};
@@ -147,6 +147,24 @@ pub async fn read(repository: &Repository, snapshot: &Snapshot, path: &str) -> B
         "the declared size of {path} is exact"
     );
     bytes.into()
+}
+
+/// Prunes, and is not stopped.
+pub async fn prune(
+    repository: &Repository,
+    options: &PruneOptions,
+) -> Result<PruneReport, RepositoryError> {
+    repository.prune(options, CancellationToken::new()).await
+}
+
+/// Checks, and is not stopped.
+pub async fn check(
+    repository: &Repository,
+    options: &CheckOptions,
+) -> Result<CheckReport, RepositoryError> {
+    repository
+        .check(options, Progress::new(), CancellationToken::new())
+        .await
 }
 
 /// Waits for the locks of writers and readers that were dropped a moment ago.
