@@ -248,3 +248,49 @@ async fn a_dropped_writer_and_a_dropped_reader_remove_their_locks() {
     drop(content);
     until(|| storage.paths("locks/").is_empty()).await;
 }
+
+/// Whoever removes our lock by force may write meanwhile, and count on what a prune is about to mark
+/// or to remove. Wherever the prune is: each step that takes something away asks first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_whose_lock_was_taken_away_takes_nothing_away() {
+    let options = PruneOptions {
+        keep_delete: Duration::ZERO,
+        max_unused_percent: 0,
+        max_repack_percent: 100,
+    };
+    let storage = Memory::new();
+    let repository = repository(Arc::<Memory>::clone(&storage)).await;
+    let gone = write(&repository, &[("/f", vec![noise(1, 3_000_000)])])
+        .await
+        .unwrap();
+    repository.forget(&[gone.id]).await.unwrap();
+    storage.put(
+        "data/00/00000000000000000000000000000000000000000000000000000000000000ff",
+        noise(1, 5000),
+    );
+    // Once while it marks what is not needed, once while it removes what was marked.
+    for phase in ["mark", "remove"] {
+        let before = storage.paths("");
+        let unlock = Arc::clone(&storage);
+        storage.fail_when(move |call, path| {
+            if call == Call::List && path == "data" {
+                for lock in unlock.paths("locks/") {
+                    unlock.delete(&lock);
+                }
+            }
+            None
+        });
+        let pruned = prune(&repository, &options).await;
+        assert!(
+            matches!(pruned, Err(RepositoryError::LockLost { .. })),
+            "{phase}: {pruned:?}"
+        );
+        storage.heal();
+        assert_eq!(storage.paths(""), before, "{phase}");
+        if phase == "mark" {
+            prune(&repository, &options).await.unwrap();
+        }
+    }
+    prune(&repository, &options).await.unwrap();
+    assert!(storage.paths("data/").is_empty());
+}

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustic_core::{
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::RepositoryError;
 use super::id::{ObjectId, from_rustic};
 use super::inner::locked;
+use super::lock::Lock;
 use super::uploads::Uploads;
 use crate::destination::{Storage, StorageError};
 
@@ -35,6 +37,8 @@ pub(super) struct Backend {
     view: View,
     /// Ends whatever is under way between two requests.
     cancel: CancellationToken,
+    /// Confirmed before anything is changed that others may count on.
+    lock: Option<Confirmed>,
     /// Held from the moment at which the library has a key file until it asks for something else:
     /// while it derives, and never while it waits for the storage.
     deriving: Mutex<Option<SemaphorePermit<'static>>>,
@@ -53,6 +57,35 @@ pub(super) enum View {
     WithholdConfig,
 }
 
+/// A lock, and when it was last seen to be there.
+struct Confirmed {
+    lock: Arc<Lock>,
+    /// Guarded by a lock of its own: of many that remove at once, one asks.
+    at: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// How long a lock that was seen counts as being there: thousands of packs are removed in a row.
+const SEEN: Duration = Duration::from_secs(10);
+
+impl Confirmed {
+    fn new(lock: Arc<Lock>) -> Self {
+        Self {
+            lock,
+            at: tokio::sync::Mutex::default(),
+        }
+    }
+
+    async fn confirm(&self) -> Result<(), RepositoryError> {
+        let mut at = self.at.lock().await;
+        if at.is_some_and(|at| at.elapsed() < SEEN) {
+            return self.lock.confirm_fresh();
+        }
+        self.lock.confirm().await?;
+        *at = Some(Instant::now());
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend")
@@ -64,16 +97,20 @@ impl fmt::Debug for Backend {
 impl Backend {
     /// Must be made inside a tokio runtime; used outside of its worker threads.
     pub(super) fn new(storage: Arc<dyn Storage>, view: View) -> Arc<Self> {
-        Self::until(storage, view, CancellationToken::new())
+        Self::under(storage, view, CancellationToken::new(), None)
     }
 
     /// The same for what may be stopped: once it is cancelled, every request fails with
     /// [`RepositoryError::Cancelled`], and one that reads ends at once. What is being written or
     /// removed is let end: the storage is left as by a process that was killed between two steps.
-    pub(super) fn until(
+    ///
+    /// Index files are written and anything is removed only as long as `lock` is held: whoever else
+    /// took it away may have begun to count on what is about to go.
+    pub(super) fn under(
         storage: Arc<dyn Storage>,
         view: View,
         cancel: CancellationToken,
+        lock: Option<Arc<Lock>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             uploads: Uploads::new(Arc::clone(&storage)),
@@ -82,6 +119,7 @@ impl Backend {
             failure: Mutex::default(),
             view,
             cancel,
+            lock: lock.map(Confirmed::new),
             deriving: Mutex::default(),
         })
     }
@@ -142,6 +180,17 @@ impl Backend {
             return Err(self.note(RepositoryError::Cancelled));
         }
         Ok(())
+    }
+
+    /// Whether what others may count on can still be taken from them.
+    fn may_take_away(&self) -> RusticResult<()> {
+        match &self.lock {
+            Some(lock) => self
+                .handle
+                .block_on(lock.confirm())
+                .map_err(|error| self.note(error)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -249,6 +298,7 @@ impl WriteBackend for Backend {
             // All of these refer to packs: none may be there before them.
             FileType::Index | FileType::Snapshot | FileType::Config | FileType::Key => {
                 self.barrier()?;
+                self.may_take_away()?;
                 self.change(self.storage.write(&path, parts))
             }
         }
@@ -257,6 +307,7 @@ impl WriteBackend for Backend {
     fn remove(&self, tpe: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
         // What replaces it must be there before it goes.
         self.barrier()?;
+        self.may_take_away()?;
         self.change(self.storage.remove(&path(tpe, id)))
     }
 }

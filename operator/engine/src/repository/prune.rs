@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{Span, Timestamp};
 use rustic_core::{LimitOption, RusticError};
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::RepositoryError;
@@ -166,7 +167,7 @@ pub(super) async fn plan(
     options: &PruneOptions,
 ) -> Result<PrunePlan, RepositoryError> {
     let lock = Lock::take(inner, false, lock_wait).await?;
-    let planned = run(inner, options, false, &CancellationToken::new()).await;
+    let planned = run(inner, options, None, &CancellationToken::new()).await;
     lock.release().await;
     planned
 }
@@ -183,12 +184,13 @@ pub(super) async fn prune(
         .run_until_cancelled(Lock::take(inner, true, lock_wait))
         .await
         .ok_or(RepositoryError::Cancelled)??;
+    let lock = Arc::new(lock);
     let pruned = async {
-        let plan = run(inner, options, true, cancel).await?;
+        let plan = run(inner, options, Some(&lock), cancel).await?;
         if cancel.is_cancelled() {
             return Err(RepositoryError::Cancelled);
         }
-        mark_unreferenced(inner).await?;
+        mark_unreferenced(inner, &lock).await?;
         let stored_bytes = inner
             .list_ids("data")
             .await?
@@ -202,14 +204,17 @@ pub(super) async fn prune(
     pruned
 }
 
+/// Plans, and carries it out under the exclusive lock where that is given.
 async fn run(
     inner: &Arc<Inner>,
     options: &PruneOptions,
-    carry_out: bool,
+    carry_out: Option<&Arc<Lock>>,
     cancel: &CancellationToken,
 ) -> Result<PrunePlan, RepositoryError> {
     let storage = Arc::clone(&inner.storage);
-    let backend = Backend::until(storage, View::Plain, cancel.clone());
+    let lock = carry_out.cloned();
+    let backend = Backend::under(storage, View::Plain, cancel.clone(), lock.clone());
+    let runtime = Handle::current();
     let options = options.for_library();
     let shared = Arc::clone(inner);
     inner
@@ -225,7 +230,9 @@ async fn run(
             };
             let plan = repository.prune_plan(&options).map_err(damaged)?;
             let read = PrunePlan::read(&plan);
-            if carry_out {
+            if let Some(lock) = lock {
+                // Planning a large repository takes long, and what it saw may be so no more.
+                runtime.block_on(lock.confirm())?;
                 let carried_out = repository.prune(&options, plan).map_err(damaged);
                 // Also of one that failed nothing is on its way when the lock goes.
                 let stored = backend.barrier().map_err(damaged);
@@ -239,7 +246,7 @@ async fn run(
 
 /// Marks packs that no index knows, left by runs that died. The library plans it, and leaves it
 /// undone when there is nothing else to do.
-async fn mark_unreferenced(inner: &Inner) -> Result<(), RepositoryError> {
+async fn mark_unreferenced(inner: &Inner, lock: &Lock) -> Result<(), RepositoryError> {
     let mut known = BTreeSet::new();
     for (id, _) in inner.list_ids("index").await? {
         let file: IndexFile = inner.read_json(&format!("index/{id}")).await?;
@@ -270,6 +277,8 @@ async fn mark_unreferenced(inner: &Inner) -> Result<(), RepositoryError> {
         packs: Vec::new(),
         packs_to_delete,
     };
+    // Whoever writes without regard to us is not seen to have unindexed packs.
+    lock.confirm().await?;
     inner.write_json("index", &file).await?;
     Ok(())
 }
