@@ -112,6 +112,36 @@ async fn a_run_that_is_stopped_in_the_middle_of_an_upload_ends() {
     assert_only(&repository, &kept).await;
 }
 
+/// A lock that arrives after nobody waits for it any more would keep others away for half an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_stopped_while_it_writes_its_lock_leaves_none() {
+    let (storage, repository, kept) = with_one_snapshot().await;
+    storage.delay_writes("locks/", Duration::from_millis(500));
+    storage.forget_calls();
+    let cancel = CancellationToken::new();
+    let work = {
+        let (repository, cancel) = (repository.clone(), cancel.clone());
+        async move {
+            repository
+                .begin(new_snapshot(), Progress::new(), cancel)
+                .await
+        }
+    };
+    let looked = Arc::clone(&storage);
+    stopped(&cancel, work, move || looked.writing() > 0).await;
+    assert!(storage.writing() > 0, "the lock is still on its way");
+    storage.delay_writes("", Duration::ZERO);
+    holdfast_engine::repository::locks_removed().await;
+    let locks = |(call, path): &(Call, String)| *call == Call::Write && path.starts_with("locks/");
+    assert_eq!(
+        storage.calls().iter().filter(|call| locks(call)).count(),
+        1,
+        "it arrived"
+    );
+    assert!(storage.paths("locks/").is_empty());
+    assert_only(&repository, &kept).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_is_stopped_ends_and_leaves_no_lock() {
     let (storage, repository, kept) = with_one_snapshot().await;

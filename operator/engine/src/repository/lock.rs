@@ -230,19 +230,23 @@ impl Lock {
             return Ok(Attempt::Conflict(conflict));
         }
         survive_hangup();
-        let held = Arc::new(Held {
-            inner: Arc::clone(inner),
-            exclusive,
-            id: tokio::sync::Mutex::default(),
-            refreshed: AtomicI64::new(Timestamp::now().as_second()),
-            removed: AtomicBool::new(false),
-        });
-        held.write().await?;
         // From here on it is removed whatever happens.
         let lock = Self {
-            held,
+            held: Arc::new(Held {
+                inner: Arc::clone(inner),
+                exclusive,
+                id: tokio::sync::Mutex::default(),
+                refreshed: AtomicI64::new(Timestamp::now().as_second()),
+                removed: AtomicBool::new(false),
+            }),
             ended: CancellationToken::new(),
         };
+        // By itself: whoever stops us here does not stop the write, which would come about, or not,
+        // with nobody left to remove the file. Its removal waits for it.
+        let held = Arc::clone(&lock.held);
+        tokio::spawn(async move { held.write().await })
+            .await
+            .map_err(|error| inner.engine("write a lock", error))??;
         tokio::time::sleep(SETTLE).await;
         let own = *lock.held.id.lock().await;
         if let Some(conflict) = conflict(inner, exclusive, own).await? {
