@@ -3,7 +3,7 @@
 //! Kept sorted in memory at 48 bytes a blob. It is read anew for every run; what another index of
 //! the same repository already holds is not fetched a second time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
@@ -16,6 +16,8 @@ use super::pack::{BlobKind, PackedBlob};
 
 /// Index files fetched at once.
 const FETCHES: usize = 8;
+/// How often the index is listed before a file that is listed and not there is damage.
+const TRIES: usize = 4;
 
 /// One index file.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -78,33 +80,39 @@ impl Index {
     /// Reads the index of a repository as it is now.
     pub(super) async fn load(inner: &Inner) -> Result<Arc<Self>, RepositoryError> {
         let mut shared = inner.index.lock().await;
-        let known = shared.upgrade();
-        let files: BTreeSet<_> = inner
-            .list_ids("index")
-            .await?
-            .into_iter()
-            .map(|(id, _)| id)
-            .collect();
-        let known = match known {
-            Some(known) if known.files == files => return Ok(known),
-            // Files that went away took their packs with them or into others: begin anew.
-            Some(known) if known.files.is_subset(&files) => known,
-            _ => Arc::default(),
+        let mut read = BTreeMap::new();
+        let mut tries = 1;
+        let (known, files) = loop {
+            let files: BTreeSet<_> = inner
+                .list_ids("index")
+                .await?
+                .into_iter()
+                .map(|(id, _)| id)
+                .collect();
+            let known = match shared.upgrade() {
+                Some(known) if known.files == files => return Ok(known),
+                // Files that went away took their packs with them or into others: begin anew.
+                Some(known) if known.files.is_subset(&files) => known,
+                _ => Arc::default(),
+            };
+            read.retain(|id, _| files.contains(id));
+            match fetch(inner, files.difference(&known.files), &mut read).await? {
+                None => break (known, files),
+                // Where we may only read there is no lock, and a prune beside us puts other files
+                // in the place of those that were listed.
+                Some(gone) if tries == TRIES => {
+                    return Err(inner.damaged(format!("index/{gone} is missing")));
+                }
+                Some(_) => tries += 1,
+            }
         };
-        let fresh: Vec<_> = files.difference(&known.files).copied().collect();
-        let read: Vec<IndexFile> = futures::stream::iter(fresh)
-            .map(|id| async move { inner.read_json(&format!("index/{id}")).await })
-            .buffer_unordered(FETCHES)
-            .try_collect()
-            .await?;
         let mut index = Self::clone(&known);
-        drop(known);
-        index.files = files;
-        for file in read {
-            for pack in file.packs {
+        for id in files.difference(&known.files) {
+            for pack in read.remove(id).into_iter().flat_map(|file| file.packs) {
                 index.add(&pack);
             }
         }
+        index.files = files;
         index.sort();
         let index = Arc::new(index);
         *shared = Arc::downgrade(&index);
@@ -187,6 +195,32 @@ impl Index {
     }
 }
 
+/// Reads the index files that are not read yet; one that is gone, if any is.
+async fn fetch<'a>(
+    inner: &Inner,
+    wanted: impl Iterator<Item = &'a ObjectId>,
+    read: &mut BTreeMap<ObjectId, IndexFile>,
+) -> Result<Option<ObjectId>, RepositoryError> {
+    let fresh: Vec<_> = wanted
+        .filter(|id| !read.contains_key(id))
+        .copied()
+        .collect();
+    let mut fetched = futures::stream::iter(fresh)
+        .map(|id| async move {
+            let file = inner.find_json(&format!("index/{id}")).await?;
+            Ok::<_, RepositoryError>((id, file))
+        })
+        .buffer_unordered(FETCHES);
+    let mut gone = None;
+    while let Some((id, file)) = fetched.try_next().await? {
+        match file {
+            Some(file) => drop(read.insert(id, file)),
+            None => gone = Some(id),
+        }
+    }
+    Ok(gone)
+}
+
 impl Location {
     /// The plain length of the blob.
     pub(super) fn plain_length(&self) -> u64 {
@@ -200,6 +234,67 @@ impl Location {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destination::StorageErrorKind;
+    use crate::support::memory::{Call, Memory};
+    use crate::support::repository;
+
+    /// A reader that may take no lock works beside a prune.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_file_that_is_replaced_while_it_is_read_is_no_damage() {
+        let storage = Memory::new();
+        let repository = repository(Arc::<Memory>::clone(&storage)).await;
+        let inner = &repository.inner;
+        let pack = |number: u8| IndexedPack {
+            id: ObjectId::of(&[number]),
+            blobs: vec![PackedBlob {
+                id: ObjectId::of(&[number, number]),
+                kind: BlobKind::Data,
+                offset: 0,
+                length: 100,
+                raw_length: None,
+            }],
+            time: None,
+            size: None,
+        };
+        let encode = |numbers: &[u8]| {
+            let file = IndexFile {
+                packs: numbers.iter().map(|number| pack(*number)).collect(),
+                packs_to_delete: Vec::new(),
+            };
+            let (id, sealed) = inner.encode_json("an index", &file).unwrap();
+            (format!("index/{id}"), sealed)
+        };
+        let (old, sealed) = encode(&[1]);
+        storage.put(&old, sealed);
+        let (new, sealed) = encode(&[1, 2]);
+        let prune = Arc::clone(&storage);
+        let gone = old.clone();
+        storage.fail_when(move |call, path| {
+            if call == Call::Read && path == gone {
+                prune.delete(&gone);
+                prune.put(&new, sealed.clone());
+            }
+            None
+        });
+        let index = Index::load(inner).await.unwrap();
+        for number in [1, 2] {
+            assert!(index.has(BlobKind::Data, &ObjectId::of(&[number, number])));
+        }
+        storage.heal();
+
+        // What stays listed and is never there is damage, and not waited for without end.
+        let (lost, sealed) = encode(&[3]);
+        storage.put(&lost, sealed);
+        let hidden = lost.clone();
+        storage.fail_when(move |call, path| {
+            (call == Call::Read && path == hidden).then_some(StorageErrorKind::NotFound)
+        });
+        let damaged = Index::load(inner).await;
+        assert!(
+            matches!(damaged, Err(RepositoryError::Damaged { .. })),
+            "{damaged:?}"
+        );
+    }
 
     #[test]
     fn what_is_indexed_is_found_by_kind_and_id() {

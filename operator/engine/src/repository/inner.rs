@@ -107,13 +107,21 @@ impl Inner {
     where
         T: DeserializeOwned + Send + 'static,
     {
+        self.find_json(path)
+            .await?
+            .ok_or_else(|| self.damaged(format!("{path} is missing")))
+    }
+
+    /// The same for one that may be gone since it was listed.
+    pub(super) async fn find_json<T>(&self, path: &str) -> Result<Option<T>, RepositoryError>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
         let sealed = match self.storage.read(path).await {
-            Err(error) if error.kind == StorageErrorKind::NotFound => {
-                return Err(self.damaged(format!("{path} is missing")));
-            }
+            Err(error) if error.kind == StorageErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        self.decode_json(path, &sealed)
+        self.decode_json(path, &sealed).map(Some)
     }
 
     /// The JSON file that is stored at `path` as `sealed`.
