@@ -291,6 +291,29 @@ async fn a_listing_that_fails_prunes_nothing() {
     assert_only(&repository, &kept).await;
 }
 
+/// Of more parts than there are, some would be empty, and sound whatever happened to the data.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_there_cannot_be_are_refused() {
+    let (_, repository, _) = with_one_snapshot().await;
+    let part = |n, of| CheckOptions {
+        read_data: ReadData::Subset { n, of },
+    };
+    for (n, of) in [(257, 257), (1, 257), (300, 1000), (0, 5), (6, 5), (0, 0)] {
+        let refused = check(&repository, &part(n, of)).await;
+        assert!(
+            matches!(refused, Err(RepositoryError::NoSuchPart { .. })),
+            "{n}/{of}: {refused:?}"
+        );
+    }
+    let mut read = 0;
+    for n in 1..=256 {
+        let report = check(&repository, &part(n, 256)).await.unwrap();
+        read += report.packs_read;
+    }
+    let all = check(&repository, &part(1, 1)).await.unwrap();
+    assert_eq!((read, all.packs_read), (all.packs, all.packs));
+}
+
 /// What is missing or changed is damage: it is listed, nothing is pruned, and reads say so.
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_is_found_and_named_and_stops_a_prune() {

@@ -23,6 +23,10 @@ use crate::class::{Classified, ErrorClass};
 use crate::destination::StorageErrorKind;
 use crate::progress::Progress;
 
+/// The most parts that the data is divided into: as restic does it, by the first byte of a pack's
+/// id. Of more than 256 parts some would be empty, and sound whatever happened to the data.
+pub const MAX_PARTS: u32 = 256;
+
 /// How much of the data is read back and compared with its ids.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum ReadData {
@@ -31,11 +35,11 @@ pub enum ReadData {
     None,
     /// About so many percent of the bytes, chosen at random.
     Percent(f64),
-    /// The `n`th of `of` parts: all of them together are everything. `n` counts from 1.
+    /// The `n`th of `of` parts: all of them together are everything.
     Subset {
-        /// Which part.
+        /// Which part, from 1.
         n: u32,
-        /// Of how many.
+        /// Of how many, at most [`MAX_PARTS`].
         of: u32,
     },
     /// Everything.
@@ -96,6 +100,12 @@ pub(super) async fn check(
     progress: Progress,
     cancel: &CancellationToken,
 ) -> Result<CheckReport, RepositoryError> {
+    if let ReadData::Subset { n, of } = options.read_data
+        && (n == 0 || n > of || of > MAX_PARTS)
+    {
+        let location = inner.location.clone();
+        return Err(RepositoryError::NoSuchPart { location, n, of });
+    }
     let lock = cancel
         .run_until_cancelled(content::read_lock(inner, lock_wait))
         .await
@@ -187,7 +197,6 @@ fn select(read_data: ReadData, packs: BTreeMap<ObjectId, IndexedPack>) -> Vec<In
         ReadData::All => {}
         ReadData::Subset { n, of } => {
             let of = of.max(1);
-            // As restic numbers them: by the first byte of the id.
             packs.retain(|pack| u32::from(pack.id.0[0]) % of == n.wrapping_sub(1) % of);
         }
         ReadData::Percent(percent) => {

@@ -1,5 +1,6 @@
 //! The error of a repository: what was attempted, on what, what came back, what to do.
 
+use super::check::MAX_PARTS;
 use crate::class::{Classified, ErrorClass};
 use crate::destination::StorageError;
 
@@ -16,6 +17,18 @@ pub enum RepositoryError {
     NotARepository {
         /// The place.
         location: String,
+    },
+    /// A part of the data is asked for that there cannot be.
+    #[error(
+        "cannot read part {n} of {of} of the data in {location} back: the data has at most {MAX_PARTS} parts, counted from 1; choose fewer, or a percentage"
+    )]
+    NoSuchPart {
+        /// The place.
+        location: String,
+        /// Which part.
+        n: u32,
+        /// Of how many.
+        of: u32,
     },
     /// The config is not the one that the repository was opened with.
     #[error(
@@ -169,6 +182,7 @@ impl Classified for RepositoryError {
             }
             Self::NotEmpty { .. }
             | Self::AlreadyExists { .. }
+            | Self::NoSuchPart { .. }
             | Self::UnknownKey { .. }
             | Self::KeyInUse { .. }
             | Self::UnknownSnapshot { .. }
@@ -189,6 +203,7 @@ impl Classified for RepositoryError {
             Self::NotARepository { .. } => "NotARepository",
             Self::Replaced { .. } => "RepositoryChanged",
             Self::NotEmpty { .. } => "NotEmpty",
+            Self::NoSuchPart { .. } => "InvalidSpec",
             Self::WrongPassword { .. } => "WrongPassword",
             Self::Locked { .. } => "Locked",
             Self::UnknownSnapshot { .. } => "UnknownBackup",

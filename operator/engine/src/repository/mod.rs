@@ -35,7 +35,7 @@ mod stage;
 mod uploads;
 mod writer;
 
-pub use check::{CheckOptions, CheckReport, ReadData};
+pub use check::{CheckOptions, CheckReport, MAX_PARTS, ReadData};
 pub use copy::Copied;
 pub use error::RepositoryError;
 pub use keys::KeyInfo;
@@ -281,7 +281,8 @@ impl Repository {
     /// only when the check could not be carried out.
     ///
     /// # Errors
-    /// [`RepositoryError::Locked`], [`RepositoryError::Cancelled`], or what the storage says.
+    /// [`RepositoryError::NoSuchPart`], [`RepositoryError::Locked`], [`RepositoryError::Cancelled`],
+    /// or what the storage says.
     pub async fn check(
         &self,
         options: &CheckOptions,
