@@ -324,33 +324,44 @@ async fn damage_is_found_and_named_and_stops_a_prune() {
         read_data: ReadData::All,
     };
     for path in storage.paths("") {
-        if path.starts_with("keys/") || path == "config" {
-            continue;
-        }
         let whole = storage.get(&path).unwrap();
         let name = path.rsplit('/').next().unwrap();
+        let opens = !path.starts_with("keys/") && path != "config";
 
         let mut changed = whole.to_vec();
         let middle = changed.len() / 2;
         changed[middle] ^= 1;
         storage.put(&path, changed);
-        let fresh = Repository::open(Arc::<Memory>::clone(&storage) as _, &password())
-            .await
-            .unwrap();
-        let report = check(&fresh, &all).await.unwrap();
-        assert!(
-            report.errors.iter().any(|error| error.contains(name)),
-            "{path}: {report:?}"
-        );
-
-        if !path.starts_with("snapshots/") {
-            storage.delete(&path);
-            let report = check(&fresh, &CheckOptions::default()).await.unwrap();
-            assert!(!report.is_sound(), "{path} is missing: {report:?}");
-            let pruned = prune(&fresh, &PruneOptions::default()).await.unwrap_err();
-            assert_eq!(pruned.class(), ErrorClass::Damaged, "{path}: {pruned}");
+        let opened = Repository::open(Arc::<Memory>::clone(&storage) as _, &password()).await;
+        if opens {
+            let fresh = opened.unwrap();
+            let report = check(&fresh, &all).await.unwrap();
+            assert!(
+                report.errors.iter().any(|error| error.contains(name)),
+                "{path}: {report:?}"
+            );
+            if !path.starts_with("snapshots/") {
+                storage.delete(&path);
+                let report = check(&fresh, &CheckOptions::default()).await.unwrap();
+                assert!(!report.is_sound(), "{path} is missing: {report:?}");
+                let pruned = prune(&fresh, &PruneOptions::default()).await.unwrap_err();
+                assert_eq!(pruned.class(), ErrorClass::Damaged, "{path}: {pruned}");
+            }
+        } else {
+            // Neither something that passes by itself nor a matter of the password.
+            let error = opened.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Damaged, "{path}: {error}");
         }
         storage.put(&path, whole);
+    }
+    for key in storage.paths("keys/") {
+        let whole = storage.get(&key).unwrap();
+        storage.delete(&key);
+        let opened = Repository::open(Arc::<Memory>::clone(&storage) as _, &password()).await;
+        let error = opened.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
+        assert!(error.to_string().contains("no key"), "{error}");
+        storage.put(&key, whole);
     }
     let content = repository.content(&kept).await.unwrap();
     drop(content);

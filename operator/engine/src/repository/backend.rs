@@ -241,6 +241,15 @@ impl ReadBackend for Backend {
         locked(&self.deriving).take();
         let bytes = self.wait(self.storage.read(&path(tpe, id)))?;
         if tpe == FileType::Key {
+            // The library would take one that was changed for one of another password, or derive
+            // what it was told to without end.
+            let id = from_rustic(*id);
+            if ObjectId::of(&bytes) != id {
+                return Err(self.note(RepositoryError::Damaged {
+                    location: self.storage.location(),
+                    cause: format!("keys/{id} does not match its name"),
+                }));
+            }
             // It is never closed; without a permit the library derives all the same.
             let permit = self.handle.block_on(DERIVING.acquire()).ok();
             *locked(&self.deriving) = permit;

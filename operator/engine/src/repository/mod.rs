@@ -92,7 +92,8 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError::NotARepository`] when there is none, [`RepositoryError::WrongPassword`]
-    /// when the password opens none of its keys, or what the storage says.
+    /// when the password opens none of its keys, [`RepositoryError::Damaged`] when its config or its
+    /// keys are not what they were, or what the storage says.
     pub async fn open(
         storage: Arc<dyn Storage>,
         password: &SecretString,

@@ -65,6 +65,12 @@ pub(super) async fn open(
         .iter()
         .filter_map(|entry| ObjectId::from_path(&entry.path))
         .collect();
+    if keys.is_empty() {
+        return Err(RepositoryError::Damaged {
+            location,
+            cause: "it has a config and no key, and no password opens it".into(),
+        });
+    }
     // One key at a time: one that another init left when it lost a race, or that cannot be read,
     // must not keep the good ones from opening.
     let mut odd = None;
@@ -102,7 +108,14 @@ async fn open_with(
                         location: backend_location(&backend),
                     };
                 }
-                backend.explain("open the repository", &error)
+                // All that can go wrong here, other than with the storage and the password, is that
+                // the config is not what it was.
+                match backend.explain("open the repository", &error) {
+                    RepositoryError::Engine {
+                        location, cause, ..
+                    } => RepositoryError::Damaged { location, cause },
+                    other => other,
+                }
             })?;
         let config = opened.config().clone();
         inner(storage, &opened, config)
