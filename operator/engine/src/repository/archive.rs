@@ -64,6 +64,7 @@ impl SnapshotWriter {
         let watch = Arc::new(Watch {
             unreadable,
             failures: Mutex::default(),
+            named: AtomicU64::new(0),
             files: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             sizes: Mutex::default(),
@@ -133,7 +134,9 @@ impl SnapshotWriter {
 /// What went wrong with the source, and how much it yielded: the library would only log it.
 struct Watch {
     unreadable: Unreadable,
-    failures: Mutex<Vec<String>>,
+    failures: Mutex<Failures>,
+    /// Entries that were named in the log.
+    named: AtomicU64,
     files: AtomicU64,
     skipped: AtomicU64,
     /// The sizes that files had, where they are not those that were announced.
@@ -142,10 +145,30 @@ struct Watch {
     progress: Progress,
 }
 
+/// How many, and the first of them: a disk that fails may fail for each of millions of files.
+#[derive(Default)]
+struct Failures {
+    count: usize,
+    first: Option<String>,
+}
+
+/// So many entries that cannot be read are named in the log, one by one.
+const NAMED: u64 = 100;
+
 impl Watch {
     fn fail(&self, what: String) {
-        tracing::warn!(cause = what, "A part of the source could not be read.");
-        locked(&self.failures).push(what);
+        self.name(&what, "A part of the source could not be read.");
+        let mut failures = locked(&self.failures);
+        failures.count += 1;
+        failures.first.get_or_insert(what);
+    }
+
+    fn name(&self, cause: &str, what: &str) {
+        match self.named.fetch_add(1, Ordering::Relaxed) {
+            number if number < NAMED => tracing::warn!(cause, "{what}"),
+            NAMED => tracing::warn!("More of the source could not be read and is not named."),
+            _ => {}
+        }
     }
 
     /// A file, opened or not, that could not be read in full.
@@ -153,7 +176,7 @@ impl Watch {
         match self.unreadable {
             Unreadable::Fail => self.fail(what),
             Unreadable::Skip => {
-                tracing::warn!(cause = what, "A file could not be read and is left out.");
+                self.name(&what, "A file could not be read and is left out.");
                 self.skipped.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -162,9 +185,9 @@ impl Watch {
     /// Fails unless everything that the source yielded was archived whole.
     fn verify(&self, archived: u64) -> Result<(), RepositoryError> {
         let failures = locked(&self.failures);
-        if let Some(first) = failures.first() {
+        if let Some(first) = &failures.first {
             return Err(RepositoryError::SourceIncomplete {
-                count: failures.len(),
+                count: failures.count,
                 first: first.clone(),
             });
         }
@@ -402,6 +425,8 @@ mod tests {
     /// What a file of a made-up source does when it is read.
     #[derive(Clone)]
     enum Behaviour {
+        /// There is no way to open it.
+        CannotBeOpened,
         Reads(bytes::Bytes),
         /// Declares so many bytes and has others.
         Declares(u64, bytes::Bytes),
@@ -449,10 +474,11 @@ mod tests {
                 };
                 let name: &OsStr = path.file_name().unwrap();
                 let node = Node::new_node(name, NodeType::File, meta);
+                let open = !matches!(behaviour, CannotBeOpened);
                 Ok(ReadSourceEntry {
                     path,
                     node,
-                    open: Some(MadeFile(behaviour)),
+                    open: open.then_some(MadeFile(behaviour)),
                 })
             });
             Box::new(files.chain(std::iter::from_fn(last).take(1)))
@@ -598,6 +624,33 @@ mod tests {
         }
         let error = refused(&repository, Made(good(), Some("error")), Unreadable::Fail).await;
         assert!(error.contains("cannot list /files/z"), "{error}");
+    }
+
+    /// The same trap where nobody reports an error: what was yielded is counted, and what was
+    /// archived. Of a file that there is no way to open the library says nothing at all.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_is_passed_over_refuses_the_snapshot() {
+        let repository = repository(Memory::new()).await;
+        let mut files = good();
+        files.insert(1, ("/files/a/odd", CannotBeOpened));
+        for unreadable in [Unreadable::Fail, Unreadable::Skip] {
+            let error = refused(&repository, Made(files.clone(), None), unreadable).await;
+            assert!(error.contains("of 4 files, 3 were archived"), "{error}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn very_many_failures_are_counted() {
+        let repository = repository(Memory::new()).await;
+        let names: Vec<&'static str> = (0..300)
+            .map(|number| &*format!("/files/{number:04}").leak())
+            .collect();
+        let files = names.into_iter().map(|name| (name, FailsToOpen)).collect();
+        let error = refused(&repository, Made(files, None), Unreadable::Fail).await;
+        assert!(
+            error.starts_with("300 of the source's entries could not be read, first /files/0"),
+            "{error}"
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,8 @@ pub struct CheckOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckReport {
-    /// What is damaged, a sentence each. Nothing was changed.
+    /// What is damaged, a sentence each; of very much, the last says how much more it is. Nothing
+    /// was changed.
     pub errors: Vec<String>,
     /// What is odd and harmless: left-overs of runs that died.
     pub warnings: Vec<String>,
@@ -84,11 +85,36 @@ const AT_ONCE: usize = 4;
 /// More errors than these say nothing new.
 const MAX_ERRORS: usize = 1000;
 
+/// What was found so far, and how many errors more than are kept.
+#[derive(Default)]
+struct Findings {
+    report: CheckReport,
+    more: u64,
+}
+
+impl Findings {
+    fn error(&mut self, what: String) {
+        if self.report.errors.len() < MAX_ERRORS {
+            self.report.errors.push(what);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn report(mut self) -> CheckReport {
+        if self.more > 0 {
+            let more = format!("{} more findings are not listed", self.more);
+            self.report.errors.push(more);
+        }
+        self.report
+    }
+}
+
 /// A check under way.
 struct Check {
     inner: Arc<Inner>,
     reader: Reader,
-    report: Mutex<CheckReport>,
+    findings: Mutex<Findings>,
     progress: Progress,
 }
 
@@ -125,22 +151,23 @@ async fn check_locked(
     options: &CheckOptions,
     progress: Progress,
 ) -> Result<CheckReport, RepositoryError> {
-    let mut report = CheckReport::default();
-    let packs = check_index(inner, &mut report).await?;
+    let mut findings = Findings::default();
+    let packs = check_index(inner, &mut findings).await?;
     // A damaged index file is in the report; what it held is reported where it is missed.
     let index = Index::of(packs.values());
     let check = Check {
         inner: Arc::clone(inner),
         reader: Reader::new(Arc::clone(inner), Arc::new(index)),
-        report: Mutex::new(report),
+        findings: Mutex::new(findings),
         progress,
     };
     check.snapshots().await?;
     check.read_packs(select(options.read_data, packs)).await?;
     Ok(check
-        .report
+        .findings
         .into_inner()
-        .unwrap_or_else(PoisonError::into_inner))
+        .unwrap_or_else(PoisonError::into_inner)
+        .report())
 }
 
 /// What went wrong with data is told from what went wrong with the way to it.
@@ -151,7 +178,7 @@ fn is_damage(error: &RepositoryError) -> bool {
 /// Reads every index file, and compares it with the packs that are there.
 async fn check_index(
     inner: &Inner,
-    report: &mut CheckReport,
+    findings: &mut Findings,
 ) -> Result<BTreeMap<ObjectId, IndexedPack>, RepositoryError> {
     let mut packs: BTreeMap<ObjectId, IndexedPack> = BTreeMap::new();
     let mut marked = BTreeSet::new();
@@ -161,17 +188,17 @@ async fn check_index(
                 packs.extend(file.packs.into_iter().map(|pack| (pack.id, pack)));
                 marked.extend(file.packs_to_delete.iter().map(|pack| pack.id));
             }
-            Err(error) if is_damage(&error) => report.errors.push(error.to_string()),
+            Err(error) if is_damage(&error) => findings.error(error.to_string()),
             Err(error) => return Err(error),
         }
     }
-    report.packs = packs.len() as u64;
+    findings.report.packs = packs.len() as u64;
     let there: BTreeMap<_, _> = inner.list_ids("data").await?.into_iter().collect();
     for (id, pack) in &packs {
         let expected = pack_size(&pack.blobs);
         match there.get(id) {
-            None => report.errors.push(format!("pack {id} is missing")),
-            Some(size) if *size != expected => report.errors.push(format!(
+            None => findings.error(format!("pack {id} is missing")),
+            Some(size) if *size != expected => findings.error(format!(
                 "pack {id} has {size} bytes, and {expected} by the index"
             )),
             Some(_) => {}
@@ -182,7 +209,7 @@ async fn check_index(
         .filter(|id| !packs.contains_key(id) && !marked.contains(id))
         .count();
     if unknown > 0 {
-        report.warnings.push(format!(
+        findings.report.warnings.push(format!(
             "{unknown} packs are in no index, left by runs that died; the next prune frees them"
         ));
     }
@@ -210,10 +237,7 @@ fn select(read_data: ReadData, packs: BTreeMap<ObjectId, IndexedPack>) -> Vec<In
 
 impl Check {
     fn found(&self, what: String) {
-        let mut report = locked(&self.report);
-        if report.errors.len() < MAX_ERRORS {
-            report.errors.push(what);
-        }
+        locked(&self.findings).error(what);
     }
 
     /// Follows every snapshot to its blobs.
@@ -223,7 +247,7 @@ impl Check {
         for (id, _) in self.inner.list_ids("snapshots").await? {
             match snapshot::read_file(&self.inner, id).await {
                 Ok(file) => {
-                    locked(&self.report).snapshots += 1;
+                    locked(&self.findings).report.snapshots += 1;
                     level.push((
                         from_rustic(file.tree.into_inner()),
                         format!("snapshot {id}"),
@@ -324,9 +348,9 @@ impl Check {
         for what in wrong {
             self.found(what);
         }
-        let mut report = locked(&self.report);
-        report.packs_read += 1;
-        report.bytes_read += length;
+        let mut findings = locked(&self.findings);
+        findings.report.packs_read += 1;
+        findings.report.bytes_read += length;
         self.progress.add_bytes(length);
         Ok(())
     }
@@ -376,6 +400,8 @@ fn verify(inner: &Inner, mut pack: IndexedPack, bytes: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::memory::Memory;
+    use crate::support::repository;
 
     fn packs(count: u32) -> BTreeMap<ObjectId, IndexedPack> {
         (0..count)
@@ -392,6 +418,27 @@ mod tests {
                 )
             })
             .collect()
+    }
+
+    /// All of a bucket may be gone: its million packs are told in as many words as can be read.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn very_many_findings_are_counted_and_not_listed() {
+        let storage = Memory::new();
+        let repository = repository(Arc::<Memory>::clone(&storage)).await;
+        let file = IndexFile {
+            packs: packs(3000).into_values().collect(),
+            packs_to_delete: Vec::new(),
+        };
+        repository.inner.write_json("index", &file).await.unwrap();
+        let report = crate::support::check(&repository, &CheckOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(report.errors.len(), MAX_ERRORS + 1);
+        assert!(report.errors[0].contains("is missing"));
+        assert_eq!(
+            report.errors.last().unwrap(),
+            "2000 more findings are not listed"
+        );
     }
 
     #[test]
