@@ -201,11 +201,11 @@ async fn names_stay_inside(storage: &dyn Storage) {
 
 /// Larger than what goes as one request or one window, in parts of awkward sizes.
 async fn a_large_object(storage: &dyn Storage) {
-    const SIZE: usize = 40 * 1024 * 1024 + 17;
+    const SIZE: usize = 70 * 1024 * 1024 + 17;
     let whole = noise(SIZE, 1);
     let mut rest = whole.clone();
     let mut parts = Vec::new();
-    for size in [1, 33 * 1024 * 1024, 65_537, 3] {
+    for size in [1, 65 * 1024 * 1024, 65_537, 3] {
         parts.push(rest.split_to(size));
     }
     parts.push(rest);
@@ -221,7 +221,7 @@ async fn a_large_object(storage: &dyn Storage) {
         storage.read("data/00/00large").await.expect("read") == whole,
         "content differs"
     );
-    let (from, to) = (32 * 1024 * 1024 - 100, 33 * 1024 * 1024 + 5);
+    let (from, to) = (64 * 1024 * 1024 - 100, 65 * 1024 * 1024 + 5);
     let range = storage
         .read_range("data/00/00large", from as u64, (to - from) as u64)
         .await

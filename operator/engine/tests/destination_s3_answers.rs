@@ -318,3 +318,52 @@ async fn requests_say_what_the_destination_says() -> Result<()> {
     );
     Ok(())
 }
+
+/// A pack of a large repository, with the blob that made it full: in parts it would be three requests.
+#[tokio::test]
+async fn a_pack_goes_as_one_request() -> Result<()> {
+    const PACK: usize = 40 * 1024 * 1024;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let endpoint = format!("http://{}", listener.local_addr()?);
+    let (sender, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut read = Vec::new();
+            let end = |read: &[u8]| read.windows(4).position(|four| four == b"\r\n\r\n");
+            while end(&read).is_none() {
+                if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let head = end(&read).unwrap_or(read.len()) + 4;
+            let line = String::from_utf8_lossy(&read[..head.min(read.len())])
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            let mut body = read.len().saturating_sub(head);
+            let mut buffer = vec![0; 1 << 20];
+            while line.starts_with("PUT") && body < PACK {
+                match stream.read(&mut buffer).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(more) => body += more,
+                }
+            }
+            let _ = sender.send((line, body));
+            let _ = stream.write_all(answer("200 OK", "", "").as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let storage = open(&StorageConfig::S3(s3_config(&endpoint, "bucket", ""))).await;
+    let parts = vec![
+        Bytes::from(vec![1; PACK / 2]),
+        Bytes::from(vec![2; PACK - PACK / 2]),
+    ];
+    storage.write("data/ab/abcd", parts).await?;
+    let (line, body) = requests.recv().await.expect("a request");
+    assert!(line.starts_with("PUT /bucket/data/ab/abcd"), "{line}");
+    assert!(!line.contains("uploadId"), "{line}");
+    assert_eq!(body, PACK);
+    assert!(requests.try_recv().is_err(), "there was more than one");
+    Ok(())
+}

@@ -15,12 +15,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::error::failure;
 use crate::destination::{StorageError, StorageErrorKind};
 
-/// The size of a part, and the largest body that goes as one request.
-const PART: usize = 32 * 1024 * 1024;
-/// How many parts of one object are on their way at a time.
-const CONCURRENT_PARTS: usize = 4;
+/// The size of a part, and the largest body that goes as one request. A pack goes as one: those of
+/// large repositories are a little larger than their limit of 32 MiB, and an upload in parts costs
+/// three requests. It costs no more memory, as a body is joined into one piece either way.
+const PART: usize = 64 * 1024 * 1024;
+/// How many parts of one object are on their way at a time: 128 MiB.
+const CONCURRENT_PARTS: usize = 2;
 /// How long one attempt may take: [`PART`] at 40 kB/s. A stream that stands still ends sooner.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// One object on its way.
 pub(super) struct Upload<'a> {
