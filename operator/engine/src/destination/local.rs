@@ -6,10 +6,12 @@
 //! made by `create` alone, and its parent never: a disk that is not mounted must not be mistaken
 //! for an empty repository and filled up in its place.
 
+mod disk;
+
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -17,6 +19,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::io::Errno;
+
+use disk::{Disk, Machine};
 
 use super::{Entry, LocalConfig, Storage, StorageError, StorageErrorKind, names};
 
@@ -27,6 +31,7 @@ pub(super) struct LocalStorage(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
+    disk: Box<dyn Disk>,
     /// Directories that are known to exist and to be synced into their parents.
     settled: Mutex<HashSet<PathBuf>>,
     /// Old temporary files seen in listings, removed by the next write: reading changes nothing.
@@ -55,6 +60,10 @@ impl<T> At<T> for io::Result<T> {
 
 impl LocalStorage {
     pub(super) fn new(config: &LocalConfig) -> Result<Self, StorageError> {
+        Self::on(config, Box::new(Machine))
+    }
+
+    fn on(config: &LocalConfig, disk: Box<dyn Disk>) -> Result<Self, StorageError> {
         if !config.path.is_absolute() {
             return Err(StorageError::new(
                 StorageErrorKind::InvalidConfig,
@@ -65,6 +74,7 @@ impl LocalStorage {
         }
         Ok(Self(Arc::new(Inner {
             root: config.path.clone(),
+            disk,
             settled: Mutex::default(),
             leftovers: Mutex::default(),
         })))
@@ -200,9 +210,9 @@ impl Inner {
     }
 
     fn create(&self) -> Result<(), Failure> {
-        make_directory(&self.root).at(&self.root)?;
+        self.disk.make_directory(&self.root).at(&self.root)?;
         let parent = self.parent();
-        match sync_directory(parent) {
+        match self.disk.sync_directory(parent) {
             // The parent may be closed to reading (`/home` of mode 711): its owner's matter.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             other => other.at(parent),
@@ -286,10 +296,13 @@ impl Inner {
         let temporary = self.root.join(names::temporary(name));
         let directory = self.root.join(names::parent(name));
         self.settle(&directory)?;
-        let outcome = write_synced(&temporary, parts)
+        let disk = &self.disk;
+        let outcome = disk
+            .write(&temporary, parts)
+            .and_then(|file| disk.sync_file(&temporary, &file))
             .at(&temporary)
-            .and_then(|()| fs::rename(&temporary, &target).at(&target))
-            .and_then(|()| sync_directory(&directory).at(&directory));
+            .and_then(|()| disk.rename(&temporary, &target).at(&target))
+            .and_then(|()| disk.sync_directory(&directory).at(&directory));
         if outcome.is_err() {
             // Space is short or the disk fails: what is left is not worth a second error.
             let _ = fs::remove_file(&temporary);
@@ -299,7 +312,7 @@ impl Inner {
 
     fn remove(&self, name: &str) -> Result<(), Failure> {
         let target = self.root.join(name);
-        match fs::remove_file(&target) {
+        match self.disk.remove(&target) {
             Ok(()) => {}
             Err(error) if is_absent(&error) => return Ok(()),
             Err(error) => return Err(error).at(&target),
@@ -310,7 +323,7 @@ impl Inner {
             return Ok(());
         }
         let directory = self.root.join(names::parent(name));
-        sync_directory(&directory).at(&directory)
+        self.disk.sync_directory(&directory).at(&directory)
     }
 
     /// Makes `directory` and those above it, below the root, and syncs each into its parent.
@@ -324,8 +337,8 @@ impl Inner {
         for component in below.components() {
             let parent = current.clone();
             current.push(component);
-            make_directory(&current).at(&current)?;
-            sync_directory(&parent).at(&parent)?;
+            self.disk.make_directory(&current).at(&current)?;
+            self.disk.sync_directory(&parent).at(&parent)?;
         }
         locked(&self.settled).insert(directory.to_path_buf());
         Ok(())
@@ -396,173 +409,5 @@ fn kind_of(error: &io::Error) -> StorageErrorKind {
     }
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        other => other,
-    }
-}
-
-fn write_synced(path: &Path, parts: &[Bytes]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let mut rest = &mut slices[..];
-    // Empty slices at the front would make a write of nothing look like a full disk.
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        match file.write_vectored(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    file.sync_all()
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match File::open(path)?.sync_all() {
-        // Some network file systems cannot sync a directory; there is nothing more to be done.
-        Err(error)
-            if matches!(
-                Errno::from_io_error(&error),
-                Some(Errno::INVAL | Errno::NOTSUP)
-            ) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn storage(path: &Path) -> LocalStorage {
-        LocalStorage::new(&LocalConfig {
-            path: path.to_path_buf(),
-        })
-        .expect("an absolute path")
-    }
-
-    #[test]
-    fn a_relative_path_is_refused() {
-        let error = LocalStorage::new(&LocalConfig {
-            path: "backups".into(),
-        })
-        .expect_err("refused");
-        assert_eq!(error.kind, StorageErrorKind::InvalidConfig);
-    }
-
-    #[tokio::test]
-    async fn a_root_that_has_gone_is_not_made_again_by_a_write() {
-        let home = tempfile::tempdir().expect("a directory");
-        let root = home.path().join("disk");
-        let storage = storage(&root);
-        storage.create().await.expect("created");
-        storage
-            .write("data/ab/abcd", vec![Bytes::from_static(b"x")])
-            .await
-            .expect("written");
-        fs::remove_dir_all(&root).expect("gone");
-        let error = storage
-            .write("data/ab/abce", vec![Bytes::from_static(b"x")])
-            .await
-            .expect_err("there is no place");
-        assert_eq!(error.kind, StorageErrorKind::NoSuchPlace);
-        assert!(!root.exists());
-    }
-
-    #[tokio::test]
-    async fn a_directory_that_has_gone_below_the_root_is_made_again() {
-        let home = tempfile::tempdir().expect("a directory");
-        let storage = storage(home.path());
-        storage
-            .write("data/ab/abcd", vec![Bytes::from_static(b"x")])
-            .await
-            .expect("written");
-        fs::remove_dir_all(home.path().join("data")).expect("gone");
-        storage
-            .write("data/ab/abcd", vec![Bytes::from_static(b"y")])
-            .await
-            .expect("written");
-        assert_eq!(storage.read("data/ab/abcd").await.expect("read"), &b"y"[..]);
-    }
-
-    #[tokio::test]
-    async fn without_the_parent_of_the_root_there_is_no_place() {
-        let home = tempfile::tempdir().expect("a directory");
-        let storage = storage(&home.path().join("not/mounted"));
-        for error in [
-            storage.probe().await.expect_err("no place"),
-            storage.create().await.expect_err("no place"),
-            storage
-                .list("snapshots")
-                .await
-                .map(drop)
-                .expect_err("no place"),
-            storage
-                .read("config")
-                .await
-                .map(drop)
-                .expect_err("no place"),
-        ] {
-            assert_eq!(error.kind, StorageErrorKind::NoSuchPlace, "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn files_and_directories_are_for_their_owner_alone() {
-        use std::os::unix::fs::PermissionsExt;
-        let home = tempfile::tempdir().expect("a directory");
-        let root = home.path().join("root");
-        let storage = storage(&root);
-        storage.create().await.expect("created");
-        storage
-            .write("data/ab/abcd", vec![Bytes::from_static(b"x")])
-            .await
-            .expect("written");
-        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        assert_eq!(mode(&root), 0o700);
-        assert_eq!(mode(&root.join("data/ab")), 0o700);
-        assert_eq!(mode(&root.join("data/ab/abcd")), 0o600);
-    }
-
-    #[tokio::test]
-    async fn left_overs_are_not_listed_and_old_ones_are_removed_by_the_next_write() {
-        let home = tempfile::tempdir().expect("a directory");
-        let storage = storage(home.path());
-        storage
-            .write("data/ab/abcd", vec![Bytes::from_static(b"x")])
-            .await
-            .expect("written");
-        let old = home.path().join("data/ab/abce-tmp-0000000000000001");
-        let young = home.path().join("data/ab/abce-tmp-0000000000000002");
-        for path in [&old, &young] {
-            fs::write(path, b"part").expect("written");
-        }
-        let past = SystemTime::now() - names::LEFTOVER_AGE - std::time::Duration::from_secs(60);
-        File::options()
-            .append(true)
-            .open(&old)
-            .and_then(|f| f.set_modified(past))
-            .expect("aged");
-
-        let listed = storage.list("data").await.expect("listed");
-        assert_eq!(
-            listed,
-            [Entry {
-                path: "data/ab/abcd".to_owned(),
-                size: 1
-            }]
-        );
-        assert!(old.exists(), "reading changes nothing");
-        storage.write("config", vec![]).await.expect("written");
-        assert!(!old.exists() && young.exists());
-    }
-}
+mod tests;
