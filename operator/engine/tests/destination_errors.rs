@@ -10,6 +10,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use destination_support::{
     SmallDisk, error_of, keys, local, noise, open, private_key, s3, s3_config, sftp, sftp_config,
+    skip,
 };
 use holdfast_e2e::s3::{ACCESS_KEY, SECRET_KEY};
 use holdfast_e2e::ssh_agent::SshAgent;
@@ -352,7 +353,9 @@ async fn passwords_log_in() -> Result<()> {
     let server = match Sshd::start_with(&dir, options).await {
         Ok(server) => server,
         Err(error) => {
-            println!("SKIPPED: password logins need root and mount namespaces: {error:#}");
+            skip(&format!(
+                "password logins need root and mount namespaces: {error:#}"
+            ));
             return Ok(());
         }
     };

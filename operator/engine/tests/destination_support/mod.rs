@@ -107,6 +107,15 @@ pub fn noise(length: usize, seed: u64) -> Bytes {
     bytes.into()
 }
 
+/// Says what is not tested on this machine; where all must be (`CI` is set), it fails.
+pub fn skip(why: &str) {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "nothing may be skipped here: {why}"
+    );
+    println!("SKIPPED: {why}");
+}
+
 /// A small file system of its own, unmounted in the end.
 pub struct SmallDisk {
     path: PathBuf,
@@ -114,7 +123,8 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// One of `size` bytes; `None`, with the reason printed, where mounting is not allowed.
+    /// One of `size` bytes; `None`, with the reason printed, where mounting is not allowed. Where all
+    /// must be shown (`CI` is set) that is a failure.
     pub fn mount(size: &str) -> Option<Self> {
         let dir = Workdir::new().expect("a folder");
         let path = dir.join("disk");
@@ -122,7 +132,7 @@ impl SmallDisk {
         let options = format!("size={size}");
         let mounted = run(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs"], &path);
         if let Err(why) = mounted {
-            println!("SKIPPED: a small disk needs the right to mount one: {why}");
+            skip(&format!("a small disk needs the right to mount one: {why}"));
             return None;
         }
         Some(Self { path, _dir: dir })
