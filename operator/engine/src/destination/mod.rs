@@ -186,9 +186,20 @@ pub enum HostKeyCheck {
 /// # Errors
 /// When the description itself cannot work (an unreadable private key, a malformed host key).
 pub async fn connect(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
+    connect_with(config, RetryPolicy::default()).await
+}
+
+/// The same with another patience.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with(
+    config: &StorageConfig,
+    policy: RetryPolicy,
+) -> Result<Arc<dyn Storage>, StorageError> {
     connect_once(config)
         .await
-        .map(|storage| Arc::new(RetryStorage::new(storage, RetryPolicy::default())) as _)
+        .map(|storage| Arc::new(RetryStorage::new(storage, policy)) as _)
 }
 
 async fn connect_once(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
