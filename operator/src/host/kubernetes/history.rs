@@ -125,19 +125,18 @@ impl History {
         jobs
     }
 
-    /// The Jobs that an object of this kind owns, the oldest first.
+    /// The Jobs that this object owns, the oldest first. Those of one before it that had its name,
+    /// and that the garbage collector has not come to yet, are not its own.
     #[must_use]
-    pub fn owned_by<K: kube::Resource<DynamicType = ()>>(
-        &self,
-        owner: &Name,
-    ) -> Vec<Arc<JobRecord>> {
+    pub fn owned_by<K: kube::Resource<DynamicType = ()>>(&self, owner: &K) -> Vec<Arc<JobRecord>> {
+        let namespace = Name::of(owner).namespace;
         let inner = self.lock();
         let mut jobs: Vec<Arc<JobRecord>> = inner
             .jobs
-            .range(Name::new(&owner.namespace, "")..)
-            .take_while(|(name, _)| name.namespace == owner.namespace)
+            .range(Name::new(&namespace, "")..)
+            .take_while(|(name, _)| name.namespace == namespace)
             .map(|(_, record)| record)
-            .filter(|record| record.owner_of::<K>() == Some(owner))
+            .filter(|record| record.belongs_to(owner))
             .cloned()
             .collect();
         jobs.sort_by(|one, other| (one.created, &one.name).cmp(&(other.created, &other.name)));
@@ -147,12 +146,19 @@ impl History {
     /// Runs, newest first.
     #[must_use]
     pub fn runs(&self, query: &RunQuery) -> Vec<Run> {
+        self.runs_of(query, |_| true)
+    }
+
+    /// Runs, newest first, of the Jobs that are wanted.
+    #[must_use]
+    pub fn runs_of(&self, query: &RunQuery, wanted: impl Fn(&JobRecord) -> bool) -> Vec<Run> {
         let jobs: Vec<Arc<JobRecord>> = match &query.policy {
             Some(policy) => self.of_policy(&Name::parse(policy, "")),
             None => self.lock().jobs.values().cloned().collect(),
         };
         let mut runs: Vec<Run> = jobs
             .iter()
+            .filter(|record| wanted(record))
             .flat_map(|record| record.runs())
             .filter(|run| query.wants(run))
             .collect();
@@ -190,6 +196,7 @@ impl History {
             if let Some(policy) = record.policy() {
                 *running.entry(policy).or_insert(0) += 1;
             }
+            *running.entry(policy).or_insert(0) += 1;
         }
         let pairs = |map: &BTreeMap<Name, Summary>| {
             map.iter()

@@ -169,6 +169,22 @@ impl KubernetesHost {
         declared
     }
 
+    /// Whether a Job that has ended was for an object that is gone, and another one has its name now: what came of it must not be taken for that one's.
+    fn was_for_one_before(&self, job: &JobRecord) -> bool {
+        fn differs<K>(objects: &Objects<K>, job: &JobRecord) -> bool
+        where
+            K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+        {
+            job.owner_of::<K>()
+                .and_then(|owner| objects.get(&owner.name))
+                .is_some_and(|object| !job.belongs_to(object.as_ref()))
+        }
+        !job.is_open()
+            && (differs(&self.backups, job)
+                || differs(&self.restores, job)
+                || differs(&self.policies, job))
+    }
+
     fn record<K: Resource, S: serde::Serialize>(
         object: &K,
         status: Option<&S>,
@@ -282,7 +298,9 @@ impl Host for KubernetesHost {
     }
 
     async fn runs(&self, query: RunQuery) -> Result<Vec<Run>, RunError> {
-        Ok(self.history.runs(&query))
+        Ok(self
+            .history
+            .runs_of(&query, |job| !self.was_for_one_before(job)))
     }
 
     async fn open_runs(&self) -> Result<Vec<Run>, RunError> {

@@ -25,10 +25,10 @@ pub const PURPOSE_ANNOTATION: &str = "holdfast.dev/purpose";
 pub const OUTCOME_ANNOTATION: &str = "holdfast.dev/outcome";
 
 /// What is written on a Job when it is made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Purpose {
-    /// The policy, in the Job's namespace.
+    /// The policy, in the Job's namespace, whose other Jobs wait for this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// The Backup or Restore that asks for it.
@@ -78,6 +78,17 @@ pub struct Ended {
     pub message: String,
 }
 
+/// The object that a Job goes away with. One that is made anew under the same name is another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobOwner {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: Name,
+    /// Its uid.
+    pub uid: String,
+}
+
 /// One Job of ours.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRecord {
@@ -89,8 +100,8 @@ pub struct JobRecord {
     pub kind: TaskKind,
     /// What it is for.
     pub purpose: Purpose,
-    /// The object that owns it: kind and name.
-    pub owner: Option<(String, Name)>,
+    /// The object that owns it.
+    pub owner: Option<JobOwner>,
     /// When it was made.
     pub created: Timestamp,
     /// How it ended.
@@ -125,11 +136,10 @@ impl JobRecord {
             .iter()
             .find(|owner| owner.controller == Some(true))
             .or_else(|| job.owner_references().first())
-            .map(|owner| {
-                (
-                    owner.kind.clone(),
-                    Name::new(&name.namespace, owner.name.clone()),
-                )
+            .map(|owner| JobOwner {
+                kind: owner.kind.clone(),
+                name: Name::new(&name.namespace, owner.name.clone()),
+                uid: owner.uid.clone(),
             });
         Some(Self {
             uid: job.uid().unwrap_or_default(),
@@ -187,7 +197,7 @@ impl JobRecord {
             let mut runs = kept.outcome.runs(&RunContext {
                 kind: self.kind,
                 namespace: self.name.namespace.clone(),
-                policy: purpose.policy.clone(),
+                policy,
                 object: purpose.object.clone(),
                 scheduled_for: purpose.scheduled_for,
                 fingerprint: purpose.fingerprint.clone(),
@@ -216,7 +226,7 @@ impl JobRecord {
             id: self.name.name.clone(),
             kind,
             namespace: self.name.namespace.clone(),
-            policy: purpose.policy.clone(),
+            policy,
             destination: None,
             destination_namespace: None,
             object: purpose.object.clone(),
@@ -236,11 +246,18 @@ impl JobRecord {
 
     /// Which of our kinds owns it.
     #[must_use]
-    pub fn owner_of<K: Resource<DynamicType = ()>>(&self) -> Option<&Name> {
+    pub fn owner_of<K: Resource<DynamicType = ()>>(&self) -> Option<&JobOwner> {
         self.owner
             .as_ref()
-            .filter(|(kind, _)| *kind == K::kind(&()))
-            .map(|(_, name)| name)
+            .filter(|owner| owner.kind == K::kind(&()))
+    }
+
+    /// Whether it is this very object's, and not that of one before it that had its name.
+    #[must_use]
+    pub fn belongs_to<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        self.owner_of::<K>().is_some_and(|owner| {
+            owner.name == Name::of(object) && Some(&owner.uid) == object.meta().uid.as_ref()
+        })
     }
 
     /// The objects that are to be looked at when it changes.
@@ -250,17 +267,17 @@ impl JobRecord {
         if let Some(policy) = self.policy() {
             concerns.push(Concern::Policy(policy));
         }
-        if let Some(name) = self.owner_of::<BackupPolicy>() {
-            concerns.push(Concern::Policy(name.clone()));
+        if let Some(owner) = self.owner_of::<BackupPolicy>() {
+            concerns.push(Concern::Policy(owner.name.clone()));
         }
-        if let Some(name) = self.owner_of::<Restore>() {
-            concerns.push(Concern::Restore(name.clone()));
+        if let Some(owner) = self.owner_of::<Restore>() {
+            concerns.push(Concern::Restore(owner.name.clone()));
         }
-        if let Some(name) = self.owner_of::<Destination>() {
-            concerns.push(Concern::Destination(name.clone()));
+        if let Some(owner) = self.owner_of::<Destination>() {
+            concerns.push(Concern::Destination(owner.name.clone()));
         }
-        if let Some(name) = self.owner_of::<Backup>() {
-            concerns.push(Concern::Backup(name.clone()));
+        if let Some(owner) = self.owner_of::<Backup>() {
+            concerns.push(Concern::Backup(owner.name.clone()));
         }
         concerns.dedup();
         concerns

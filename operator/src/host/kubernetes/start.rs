@@ -214,7 +214,8 @@ pub async fn restore_job(
         return Err(RunError::UnknownDestination(site).into());
     }
     let uid = restore.uid().unwrap_or_default();
-    let before = host.history.owned_by::<Restore>(name).len();
+    let before = host.history.owned_by(restore);
+    let attempt = next_attempt(before.iter().map(|job| job.name.name.as_str()));
     let start = Start {
         name: asked_job_name(&name.name, &uid, u32::try_from(before).unwrap_or(u32::MAX)),
         namespace: &name.namespace,

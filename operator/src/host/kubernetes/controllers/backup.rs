@@ -39,7 +39,7 @@ impl Controlled for Backup {
             }
             return Ok(Next::Never);
         }
-        for job in host.history.owned_by::<Self>(name) {
+        for job in host.history.owned_by(object.as_ref()) {
             if job.is_to_be_read() {
                 harvest::harvest(operator, &job).await?;
             }
@@ -64,7 +64,7 @@ fn shows_nothing(object: &Backup, declared: &Declared) -> bool {
 /// Says how one stands that asks for a run of a policy that nobody declares: no pass over a policy
 /// does.
 async fn report(operator: &Operator, name: &Name, object: &Arc<Backup>) -> Result<(), PassError> {
-    for job in operator.host.history.owned_by::<Backup>(name) {
+    for job in operator.host.history.owned_by(object.as_ref()) {
         if job.is_to_be_read() {
             harvest::harvest(operator, &job).await?;
         }

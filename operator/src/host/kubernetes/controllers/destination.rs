@@ -21,7 +21,7 @@ impl Controlled for Destination {
         let Some(object) = host.destinations.get(name) else {
             return Ok(Next::Never);
         };
-        for job in host.history.owned_by::<Self>(name) {
+        for job in host.history.owned_by(object.as_ref()) {
             if job.is_to_be_read() {
                 harvest::harvest(operator, &job).await?;
             }
@@ -60,13 +60,9 @@ impl Controlled for Destination {
             watch::wake_users(host, &operator.wakes, name);
         }
         catalogue::sync_undeclared(operator, name, &looked).await?;
-        harvest::release(operator, &host.history.owned_by::<Self>(name)).await?;
-        if matches!(object.spec.storage, Storage::Local(_)) {
-            let unknown = matches!(looked.as_ref(), Looked::Unusable { reason, .. } if reason == NOT_LOOKED_AT);
-            if unknown || forced {
-                start::look_job(operator, name, &object).await?;
-            }
-            return Ok(Next::Change);
+        harvest::release(operator, &host.history.owned_by(object.as_ref())).await?;
+        if on_claim {
+            return Ok(looks);
         }
         Ok(match looked.as_ref() {
             Looked::Open { .. } | Looked::Empty => {

@@ -42,18 +42,18 @@ impl Controlled for Restore {
         let (over, succeeded) = how_it_ended(&object);
         // One that succeeded is never done twice; one that failed only when somebody asks for it.
         if succeeded || (over && !forced) {
-            harvest::release(operator, &host.history.owned_by::<Self>(name)).await?;
+            harvest::release(operator, &host.history.owned_by(object.as_ref())).await?;
             if forced {
                 answer(operator, name, &object, now).await?;
             }
             return Ok(Next::Never);
         }
-        for job in host.history.owned_by::<Self>(name) {
+        for job in host.history.owned_by(object.as_ref()) {
             if job.is_to_be_read() {
                 harvest::harvest(operator, &job).await?;
             }
         }
-        let jobs = host.history.owned_by::<Self>(name);
+        let jobs = host.history.owned_by(object.as_ref());
         if jobs.iter().any(|job| job.is_open()) {
             if forced {
                 // It is under way: a request that stayed open would have it done once more.

@@ -16,7 +16,6 @@ fn policy() -> Name {
 fn job(number: u8, kept: Option<&Kept>) -> Job {
     let purpose = Purpose {
         policy: Some("shop".to_owned()),
-        object: None,
         scheduled_for: Some(at(number, 0)),
         fingerprint: Some("f".to_owned()),
         destinations: [("box".to_owned(), "other/box".to_owned())].into(),
