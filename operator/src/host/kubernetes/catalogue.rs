@@ -57,7 +57,7 @@ pub async fn sync(operator: &Operator, policy: &Name) -> Result<(), PassError> {
             .collect();
     }
     let mut listings = Vec::new();
-    let mut unknown = BTreeSet::new();
+    let mut seen = Seen::default();
     let full_name = policy.to_string();
     for destination in destinations {
         let looked = operator
@@ -65,17 +65,20 @@ pub async fn sync(operator: &Operator, policy: &Name) -> Result<(), PassError> {
             .look(&operator.view.repositories, &destination, Depth::Snapshots)
             .await;
         match looked.as_ref() {
-            Looked::Open { snapshots, .. } => listings.push(Listing {
-                destination,
-                snapshots: snapshots
-                    .iter()
-                    .filter(|one| one.policy.as_deref() == Some(full_name.as_str()))
-                    .cloned()
-                    .collect(),
-            }),
+            Looked::Open { snapshots, .. } => {
+                seen.open.insert(destination.name.clone());
+                listings.push(Listing {
+                    destination,
+                    snapshots: snapshots
+                        .iter()
+                        .filter(|one| one.policy.as_deref() == Some(full_name.as_str()))
+                        .cloned()
+                        .collect(),
+                });
+            }
             Looked::Empty => {}
             Looked::Unusable { .. } => {
-                unknown.insert(destination.name);
+                seen.hidden.insert(destination.name);
             }
         }
     }
@@ -129,6 +132,48 @@ pub async fn sync_undeclared(
         }
     }
     Ok(())
+}
+
+/// Which destinations were looked into, by name.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Those whose repository was listed.
+    open: BTreeSet<String>,
+    /// Those that cannot be seen now.
+    hidden: BTreeSet<String>,
+}
+
+impl Seen {
+    #[cfg(test)]
+    pub(super) fn of(open: &[&str], hidden: &[&str]) -> Self {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            open: names(open),
+            hidden: names(hidden),
+        }
+    }
+
+    /// Whether a copy of a backup may be where nobody can look now.
+    pub(super) fn hides(&self, backup: &Backup) -> bool {
+        copies(backup).any(|copy| self.hidden.contains(copy))
+    }
+
+    /// Whether each place that a backup is said to be in was listed, and so are all others that it
+    /// could be in.
+    pub(super) fn covers(&self, backup: &Backup) -> bool {
+        self.hidden.is_empty()
+            && copies(backup).next().is_some()
+            && copies(backup).all(|copy| self.open.contains(copy))
+    }
+}
+
+/// The destinations that a backup is said to be in.
+fn copies(backup: &Backup) -> impl Iterator<Item = &str> {
+    backup
+        .status
+        .iter()
+        .flat_map(|status| &status.copies)
+        .map(|copy| copy.destination.as_str())
 }
 
 /// The restore points that there are.
@@ -220,13 +265,10 @@ fn difference(wanted: Wanted, known: &[Arc<Backup>], unknown: &BTreeSet<String>)
             Some(there) => {
                 let labels = is_labelled_otherwise(there, &backup);
                 let status = value_of(there.as_ref()) != value_of(&backup);
-                let hidden = there.status.as_ref().is_some_and(|status| {
-                    status
-                        .copies
-                        .iter()
-                        .any(|copy| unknown.contains(&copy.destination))
-                });
-                if (labels || status) && !hidden && there.meta().deletion_timestamp.is_none() {
+                if (labels || status)
+                    && !seen.hides(there)
+                    && there.meta().deletion_timestamp.is_none()
+                {
                     difference.change.push((backup, labels));
                 }
             }
@@ -234,12 +276,7 @@ fn difference(wanted: Wanted, known: &[Arc<Backup>], unknown: &BTreeSet<String>)
         stay.insert(name);
     }
     for (name, backup) in mirrors {
-        let hidden = backup.status.as_ref().is_none_or(|status| {
-            status
-                .copies
-                .iter()
-                .any(|copy| unknown.contains(&copy.destination))
-        });
+        let hidden = backup.status.is_none() || seen.hides(backup);
         let leaves = backup.meta().deletion_timestamp.is_some();
         // One that would take its data with it goes by a person's word only.
         let kept = super::finalizer::has(backup.as_ref())
@@ -303,7 +340,8 @@ pub async fn take_away(operator: &Operator, name: &Name) -> Result<(), PassError
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {
             uid: known.uid(),
-            resource_version: None,
+            // One that has changed since may promise by now to take its data with it.
+            resource_version: known.resource_version(),
         }),
         ..DeleteParams::default()
     };
@@ -446,8 +484,18 @@ mod tests {
             .collect()
     }
 
-    fn none() -> BTreeSet<String> {
-        BTreeSet::new()
+    fn seen(open: &[&str], hidden: &[&str]) -> Seen {
+        Seen::of(open, hidden)
+    }
+
+    fn none() -> Seen {
+        seen(&["box", "far"], &[])
+    }
+
+    fn promised(backup: &Backup) -> Arc<Backup> {
+        let mut backup = backup.clone();
+        backup.metadata.finalizers = Some(vec![super::super::finalizer::FINALIZER.to_owned()]);
+        Arc::new(backup)
     }
 
     #[test]
@@ -479,10 +527,10 @@ mod tests {
             if backup.labels().contains_key("holdfast.dev/destination.far")));
 
         let known = there(wanted(&both, 50));
-        let away = BTreeSet::from(["far".to_owned()]);
+        let away = seen(&["box"], &["far"]);
         let away = difference(wanted(&[listing("box", &[1])], 50), &known, &away);
         assert_eq!(away, Difference::default());
-        let all_away = BTreeSet::from(["far".to_owned(), "box".to_owned()]);
+        let all_away = seen(&[], &["far", "box"]);
         let nothing = difference(wanted(&[], 50), &known, &all_away);
         assert_eq!(nothing, Difference::default());
     }
@@ -503,13 +551,37 @@ mod tests {
     #[test]
     fn one_that_promised_to_take_its_data_with_it_goes_by_a_persons_word_only() {
         let mut known = there(wanted(&[listing("box", &[1, 2])], 50));
-        let mut first = known.remove(0).as_ref().clone();
-        first.metadata.finalizers = Some(vec![super::super::finalizer::FINALIZER.to_owned()]);
-        known.push(Arc::new(first));
+        let first = known.remove(0);
+        known.push(promised(&first));
         let hidden = difference(wanted(&[listing("box", &[1, 2])], 1), &known, &none());
         assert_eq!(hidden, Difference::default());
         let pruned = difference(wanted(&[listing("box", &[2])], 1), &known, &none());
         assert_eq!(pruned.delete, [Name::new("default", "shop-01010101")]);
+    }
+
+    /// Its finalizer deletes what is there: an object whose data may still be anywhere stays.
+    #[test]
+    fn one_that_promised_stays_until_every_place_it_was_in_is_known_not_to_hold_it() {
+        let known: Vec<Arc<Backup>> = there(wanted(&[listing("old", &[1])], 50))
+            .iter()
+            .map(|one| promised(one))
+            .collect();
+        let nothing = |seen: &Seen| difference(wanted(&[listing("box", &[])], 50), &known, seen);
+        // The policy names `old` no more; `old` is empty; `old`, or another one, cannot be seen.
+        for seen in [
+            seen(&["box"], &[]),
+            seen(&[], &[]),
+            seen(&["box"], &["old"]),
+            seen(&["box", "old"], &["far"]),
+        ] {
+            assert_eq!(nothing(&seen), Difference::default(), "{seen:?}");
+        }
+        let gone = nothing(&seen(&["box", "old"], &[]));
+        assert_eq!(gone.delete, [Name::new("default", "shop-01010101")]);
+        // One that promised nothing is shown where it can be seen, and nowhere else.
+        let shown = there(wanted(&[listing("old", &[1])], 50));
+        let away = difference(wanted(&[], 50), &shown, &seen(&["box"], &[]));
+        assert_eq!(away.delete.len(), 1);
     }
 
     #[test]
