@@ -207,7 +207,7 @@ pub async fn restore_job(
     let policy_name = Name::new(&name.namespace, &restore.spec.from.policy);
     let policy = declared.policies.get(&policy_name);
     let site = declared.destination_name(&policy_name, destination);
-    let sites: Vec<Site> = site_of(operator, destination, &site, false)
+    let sites: Vec<Site> = site_of(operator, &name.namespace, destination, &site, false)
         .into_iter()
         .collect();
     if sites.is_empty() {
@@ -257,7 +257,7 @@ pub async fn look_job(
         return Ok(());
     }
     let now = Timestamp::now().to_string();
-    let sites: Vec<Site> = site_of(operator, &name.name, name, false)
+    let sites: Vec<Site> = site_of(operator, &name.namespace, &name.name, name, false)
         .into_iter()
         .collect();
     let start = Start {
@@ -289,15 +289,23 @@ pub async fn delete_job<K: Resource<DynamicType = ()>>(
     operator: &Operator,
     name: &Name,
     object: &K,
-    task: DeleteTask,
-    sites: &BTreeMap<String, Name>,
-    salt: &str,
+    mut task: DeleteTask,
+    wanted: &BTreeMap<String, Name>,
 ) -> Result<(), StartError> {
     let sites: Vec<Site> = sites
         .iter()
         .filter(|(alias, _)| task.snapshots.contains_key(*alias))
-        .filter_map(|(alias, site)| site_of(operator, alias, site, false))
+        .filter_map(|(alias, site)| site_of(operator, &name.namespace, alias, site, false))
         .collect();
+    task.snapshots
+        .retain(|alias, _| sites.iter().any(|site| site.alias == *alias));
+    if let (true, Some(site)) = (sites.is_empty(), wanted.values().next()) {
+        return Err(RunError::UnknownDestination(site.clone()).into());
+    }
+    let uid = object.uid().unwrap_or_default();
+    let before = operator.host.history.owned_by(object);
+    let before = before.iter().filter(|job| job.kind == TaskKind::Delete);
+    let attempt = next_attempt(before.map(|job| job.name.name.as_str()));
     let start = Start {
         name: work_job_name(&name.name, "delete", salt),
         namespace: &name.namespace,
@@ -349,13 +357,24 @@ fn sites_of_policy(operator: &Operator, policy: &Name, observed: &PolicyObservat
                 .destinations
                 .get(&name.name)
                 .is_some_and(|one| one.prune_pending);
-            site_of(operator, &name.name, &name, pending)
+            site_of(operator, &policy.namespace, &name.name, &name, pending)
         })
         .collect()
 }
 
-fn site_of(operator: &Operator, alias: &str, name: &Name, prune_pending: bool) -> Option<Site> {
+/// A destination for a Job of the namespace `guest`, if that may use it: whoever decided that there
+/// is to be a Job may have done so before that was taken back. One that is being deleted counts.
+fn site_of(
+    operator: &Operator,
+    guest: &str,
+    alias: &str,
+    name: &Name,
+    prune_pending: bool,
+) -> Option<Site> {
     let object = operator.host.destinations.get(name)?;
+    if !object.spec.allows(&name.namespace, guest) {
+        return None;
+    }
     let known_repository_id = object
         .status
         .as_ref()

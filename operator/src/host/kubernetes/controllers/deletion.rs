@@ -35,13 +35,16 @@ pub(super) async fn backup(
     let declared = host.declared();
     let policy = Name::new(&name.namespace, &object.spec.policy);
     // Where it is known to be, and where its policy puts it; what else the namespace declares must
-    // not hold the deletion up.
+    // not hold the deletion up. What the namespace may not use any more is somebody else's.
     let mut sites: BTreeMap<String, Name> = object
         .status
         .iter()
         .flat_map(|status| &status.copies)
         .map(|copy| declared.destination_name(&policy, &copy.destination))
-        .filter(|destination| declared.destinations.contains_key(destination))
+        .filter(|destination| {
+            let allowed = declared.destination_for(&name.namespace, destination);
+            allowed.is_some()
+        })
         .map(|destination| (destination.name.clone(), destination))
         .collect();
     for (destination, _) in declared.destinations_of(&policy) {
@@ -75,10 +78,12 @@ pub(super) async fn destination(
         .declared()
         .policies
         .iter()
-        .filter(|(policy, object)| {
-            object.spec.destinations.iter().any(|one| {
-                one.name == name.name && one.namespace_for(&policy.namespace) == name.namespace
-            })
+        .filter(|(policy, user)| {
+            // One that names what it may not use must not hold it up, nor be told of.
+            object.spec.allows(&name.namespace, &policy.namespace)
+                && user.spec.destinations.iter().any(|one| {
+                    one.name == name.name && one.namespace_for(&policy.namespace) == name.namespace
+                })
         })
         .map(|(policy, _)| policy.to_string())
         .collect();
