@@ -6,15 +6,21 @@ use std::sync::Arc;
 
 use holdfast_crds::{Backup, Destination};
 use holdfast_engine::class::Classified;
-use kube::ResourceExt;
+use jiff::Timestamp;
 
-use super::super::job::DeleteTask;
+use super::super::job::{DeleteTask, TaskKind};
 use super::super::operator::{Controlled, Next, Operator, PassError};
-use super::super::{finalizer, start};
+use super::super::record::JobRecord;
+use super::super::{finalizer, harvest, start};
 use crate::host::{Host, Name};
+use crate::plan::backoff::delay;
 use crate::plan::deletion::{Deleted, DeletionSite, plan_deletion};
 use crate::plan::{Action, Plan};
+use crate::reconcile::conditions::{READY, Verdict};
 use crate::reconcile::look::Depth;
+
+/// The condition of a Backup that is being deleted. That its run once succeeded stays true.
+const DELETED: &str = "Deleted";
 
 /// A Backup that is being deleted.
 pub(super) async fn backup(
@@ -56,7 +62,7 @@ pub(super) async fn backup(
         identity: &identity,
     };
     let plan = plan(operator, deleted, &sites).await;
-    let next = delete(operator, object.as_ref(), name, &plan, &sites).await?;
+    let next = delete(operator, object.as_ref(), name, &plan, &sites, DELETED).await?;
     if let Some(next) = next {
         return Ok(next);
     }
@@ -94,7 +100,7 @@ pub(super) async fn destination(
     };
     let sites = BTreeMap::from([(name.name.clone(), name.clone())]);
     let plan = plan(operator, deleted, &sites).await;
-    if let Some(next) = delete(operator, object.as_ref(), name, &plan, &sites).await? {
+    if let Some(next) = delete(operator, object.as_ref(), name, &plan, &sites, READY).await? {
         return Ok(next);
     }
     finalizer::keep(operator, &host.destinations, object.as_ref(), false).await?;
@@ -117,31 +123,63 @@ async fn plan(operator: &Operator, deleted: Deleted<'_>, sites: &BTreeMap<String
     plan_deletion(deleted, &observed)
 }
 
-/// Has a plan carried out; `None` when nothing of it is left to do.
+/// Has a plan carried out; `None` when nothing of it is left to do. Why something is left is in a
+/// condition.
 async fn delete<K: Controlled>(
     operator: &Operator,
     object: &K,
     name: &Name,
     plan: &Plan,
     sites: &BTreeMap<String, Name>,
+    condition: &str,
 ) -> Result<Option<Next>, PassError> {
+    let now = Timestamp::now();
+    let say = async |reason: &str, message: &str| {
+        let verdict = Verdict::no(reason, message);
+        super::say(operator, K::KIND, name, condition, verdict, now).await
+    };
     if let Some((reason, message)) = plan.refusal() {
-        operator
-            .host
-            .events
-            .publish(
-                &object.object_ref(&()),
-                kube::runtime::events::EventType::Warning,
-                reason,
-                message,
-            )
-            .await;
+        say(reason, message).await?;
         return Ok(Some(Next::Pause));
     }
-    let jobs = operator.host.history.owned_by::<K>(name);
+    let mut jobs = operator.host.history.owned_by(object);
+    jobs.retain(|job| job.kind == TaskKind::Delete);
     if jobs.iter().any(|job| job.is_open()) {
         return Ok(Some(Next::Change));
     }
+    let snapshots = snapshots(plan);
+    if snapshots.is_empty() {
+        return Ok(None);
+    }
+    if let Some(next) = held_back(&jobs, now) {
+        let failure = jobs.last().and_then(|job| job.failure());
+        let why = failure.map_or("it is there again, or still", |error| &error.message);
+        say(
+            "DeletionFailed",
+            &format!(
+                "{} attempts to delete what was promised to be deleted with it did not do so, the last: {why}",
+                jobs.len()
+            ),
+        )
+        .await?;
+        harvest::release(operator, &jobs).await?;
+        return Ok(Some(Next::At(next)));
+    }
+    let task = DeleteTask {
+        object: format!("{} {name}", K::KIND),
+        snapshots,
+    };
+    match start::delete_job(operator, name, object, task, sites).await {
+        Ok(()) => Ok(Some(Next::Change)),
+        Err(error) => {
+            say(error.reason(), &error.to_string()).await?;
+            Ok(Some(Next::Pause))
+        }
+    }
+}
+
+/// What a plan deletes, by destination.
+fn snapshots(plan: &Plan) -> BTreeMap<String, Vec<String>> {
     let mut snapshots: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for action in &plan.actions {
         if let Action::Delete {
@@ -156,30 +194,16 @@ async fn delete<K: Controlled>(
                 .extend(wanted.iter().map(|one| one.id.clone()));
         }
     }
-    if snapshots.is_empty() {
-        return Ok(None);
-    }
-    let task = DeleteTask {
-        object: format!("{} {name}", K::KIND),
-        snapshots,
-    };
-    let attempt = jobs.len();
-    let uid = object.uid().unwrap_or_default();
-    match start::delete_job(
-        operator,
-        name,
-        object,
-        task,
-        sites,
-        &format!("{uid}-{attempt}"),
-    )
-    .await
-    {
-        Ok(()) if attempt == 0 => Ok(Some(Next::Change)),
-        Ok(()) => Ok(Some(Next::Pause)),
-        Err(error) => {
-            tracing::warn!(object = %name, %error, class = ?error.class(), "What was to be deleted with an object is still there.");
-            Ok(Some(Next::Pause))
-        }
-    }
+    snapshots
+}
+
+/// Until when no other Job is made, after those that did not delete what they were to.
+fn held_back(jobs: &[Arc<JobRecord>], now: Timestamp) -> Option<Timestamp> {
+    let ended = jobs
+        .iter()
+        .filter_map(|job| Some(job.kept.as_ref()?.ended))
+        .max()?;
+    let failures = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+    let at = ended.checked_add(delay(failures)).ok()?;
+    (at > now).then_some(at)
 }

@@ -7,12 +7,14 @@ pub mod restore;
 
 mod deletion;
 
+use holdfast_crds::meta::Condition;
 use jiff::Timestamp;
 use kube::Resource;
 
 use super::host::KubernetesHost;
 use super::operator::{Operator, PassError};
 use crate::host::{Host, Name};
+use crate::reconcile::conditions::{self, Verdict};
 use crate::reconcile::policy::Patience;
 use crate::run::RunError;
 
@@ -51,5 +53,35 @@ async fn answer<S: serde::Serialize>(
     let status =
         serde_json::to_value(status).map_err(|error| RunError::Panicked(error.to_string()))?;
     host.write_status(kind, name, &record, status).await?;
+    Ok(())
+}
+
+/// Writes one condition of an object, whatever else its status says.
+async fn say(
+    operator: &Operator,
+    kind: &'static str,
+    name: &Name,
+    condition: &str,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Result<(), PassError> {
+    let host = &operator.host;
+    let spec = serde_json::Value::Null;
+    let record = host.observe_object(kind, name, spec, now, true).await?;
+    let mut status = match &record.status {
+        serde_json::Value::Object(fields) => fields.clone(),
+        _ => serde_json::Map::new(),
+    };
+    let previous: Vec<Condition> = status
+        .get("conditions")
+        .and_then(|known| serde_json::from_value(known.clone()).ok())
+        .unwrap_or_default();
+    let generation = Some(record.generation);
+    let conditions = conditions::set(&previous, condition, verdict, generation, now);
+    let conditions =
+        serde_json::to_value(conditions).map_err(|error| RunError::Panicked(error.to_string()))?;
+    status.insert("conditions".to_owned(), conditions);
+    host.write_status(kind, name, &record, status.into())
+        .await?;
     Ok(())
 }
