@@ -112,8 +112,6 @@ pub async fn policy_job(
     let sites = sites_of_policy(operator, name, observed);
     let mut purpose = Purpose {
         policy: Some(name.name.clone()),
-        object: None,
-        scheduled_for: None,
         fingerprint: Some(fingerprint),
         destinations: destinations(&sites),
         snapshot: None,
@@ -129,7 +127,6 @@ pub async fn policy_job(
         } => Some((reason, *scheduled_for, tags.clone())),
         _ => None,
     });
-    let attempts = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let (job, run, owner, task) = match backup {
         Some((BackupReason::Requested { backup }, _, tags)) => {
             let asking = Name::new(&name.namespace, backup);
@@ -137,12 +134,11 @@ pub async fn policy_job(
                 return Ok(());
             };
             let uid = object.uid().unwrap_or_default();
-            let before = jobs
-                .iter()
-                .filter(|job| job.purpose.object.as_deref() == Some(backup));
+            let before = jobs.iter().filter(|job| job.belongs_to(object.as_ref()));
+            let attempt = next_attempt(before.map(|job| job.name.name.as_str()));
             purpose.object = Some(backup.clone());
             (
-                asked_job_name(backup, &uid, attempts(before.count())),
+                asked_job_name(backup, &uid, attempt),
                 run_key(name, &uid),
                 owner(object.as_ref()),
                 Task::Backup(BackupTask {
@@ -156,9 +152,10 @@ pub async fn policy_job(
             let before = jobs
                 .iter()
                 .filter(|job| job.purpose.scheduled_for == Some(scheduled_for));
+            let attempt = next_attempt(before.map(|job| job.name.name.as_str()));
             purpose.scheduled_for = Some(scheduled_for);
             (
-                scheduled_job_name(&name.name, scheduled_for, attempts(before.count())),
+                scheduled_job_name(&name.name, scheduled_for, attempt),
                 run_key(name, &scheduled_for.to_string()),
                 owner(policy),
                 Task::Backup(BackupTask {
@@ -217,7 +214,7 @@ pub async fn restore_job(
     let before = host.history.owned_by(restore);
     let attempt = next_attempt(before.iter().map(|job| job.name.name.as_str()));
     let start = Start {
-        name: asked_job_name(&name.name, &uid, u32::try_from(before).unwrap_or(u32::MAX)),
+        name: asked_job_name(&name.name, &uid, attempt),
         namespace: &name.namespace,
         owner: owner(restore),
         run: run_key(&policy_name, &uid),
@@ -226,11 +223,9 @@ pub async fn restore_job(
             // A restore into another target stands in no backup's way.
             policy: None,
             object: Some(name.name.clone()),
-            scheduled_for: None,
-            fingerprint: None,
             destinations: destinations(&sites),
             snapshot: Some(snapshot.to_owned()),
-            ttl_seconds: None,
+            ..Purpose::default()
         },
         sites,
         task: Task::Restore(RestoreTask {
@@ -252,10 +247,6 @@ pub async fn look_job(
     name: &Name,
     destination: &Destination,
 ) -> Result<(), StartError> {
-    let jobs = operator.host.history.owned_by::<Destination>(name);
-    if jobs.iter().any(|job| job.is_open()) {
-        return Ok(());
-    }
     let now = Timestamp::now().to_string();
     let sites: Vec<Site> = site_of(operator, &name.namespace, &name.name, name, false)
         .into_iter()
@@ -272,8 +263,7 @@ pub async fn look_job(
             scheduled_for: None,
             fingerprint: None,
             destinations: destinations(&sites),
-            snapshot: None,
-            ttl_seconds: None,
+            ..Purpose::default()
         },
         sites,
         task: Task::Look {},
@@ -292,7 +282,7 @@ pub async fn delete_job<K: Resource<DynamicType = ()>>(
     mut task: DeleteTask,
     wanted: &BTreeMap<String, Name>,
 ) -> Result<(), StartError> {
-    let sites: Vec<Site> = sites
+    let sites: Vec<Site> = wanted
         .iter()
         .filter(|(alias, _)| task.snapshots.contains_key(*alias))
         .filter_map(|(alias, site)| site_of(operator, &name.namespace, alias, site, false))
@@ -307,19 +297,15 @@ pub async fn delete_job<K: Resource<DynamicType = ()>>(
     let before = before.iter().filter(|job| job.kind == TaskKind::Delete);
     let attempt = next_attempt(before.map(|job| job.name.name.as_str()));
     let start = Start {
-        name: work_job_name(&name.name, "delete", salt),
+        name: delete_job_name(&name.name, &uid, attempt),
         namespace: &name.namespace,
         owner: owner(object),
-        run: run_key(name, salt),
+        run: run_key(name, &format!("{uid}-{attempt}")),
         policy: None,
         purpose: Purpose {
-            policy: None,
             object: Some(name.name.clone()),
-            scheduled_for: None,
-            fingerprint: None,
             destinations: destinations(&sites),
-            snapshot: None,
-            ttl_seconds: None,
+            ..Purpose::default()
         },
         sites,
         task: Task::Delete(task),

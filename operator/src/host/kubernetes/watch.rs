@@ -322,7 +322,8 @@ async fn secrets(
     }
 }
 
-fn concern(wakes: &Wakes, concerns: Vec<Concern>) {
+/// Wakes what something concerns.
+pub(super) fn concern(wakes: &Wakes, concerns: Vec<Concern>) {
     for concern in concerns {
         match concern {
             Concern::Policy(name) => wakes.policy(&name),

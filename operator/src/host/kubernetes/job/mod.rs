@@ -20,7 +20,8 @@ mod work;
 pub use build::{Built, build};
 pub use listing::{LISTING_LIMIT, LISTING_MARK, WorkListing};
 pub use names::{
-    asked_job_name, keys_name, label_value, run_key, scheduled_job_name, work_job_name,
+    asked_job_name, delete_job_name, keys_entry, keys_name, label_value, next_attempt, run_key,
+    scheduled_job_name, work_job_name,
 };
 pub use order::{BuildError, JobOrder, JobSettings, OrderDestination};
 pub use outcome::{

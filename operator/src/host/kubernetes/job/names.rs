@@ -12,38 +12,63 @@ use crate::host::Name;
 const LIMIT: usize = 63;
 
 /// The name of the Job of a scheduled run. `attempt` counts the Jobs that the operator made for the
-/// same time: 0 for the first. To create it twice is refused by the API server.
+/// same time: 0 for the first. To create it twice is refused by the API server. A CronJob that is
+/// called like the policy names its Jobs by the minute alone.
 #[must_use]
 pub fn scheduled_job_name(policy: &str, scheduled_for: Timestamp, attempt: u32) -> String {
     let minutes = scheduled_for.as_second().div_euclid(60);
-    let retry = if attempt == 0 {
-        String::new()
-    } else {
-        format!("-r{attempt}")
-    };
-    joined(policy, &format!("-{minutes}{retry}"))
+    joined(policy, &format!("-backup-{minutes}{}", retry(attempt)))
 }
 
 /// The name of the Job of a run that an object asks for: a Backup or a Restore.
 #[must_use]
 pub fn asked_job_name(object: &str, uid: &str, attempt: u32) -> String {
-    let retry = if attempt == 0 {
+    joined(object, &format!("-{}{}", hash(&[uid]), retry(attempt)))
+}
+
+/// The name of the Job that deletes what an object promised to take with it.
+#[must_use]
+pub fn delete_job_name(object: &str, uid: &str, attempt: u32) -> String {
+    joined(
+        object,
+        &format!("-delete-{}{}", hash(&[uid]), retry(attempt)),
+    )
+}
+
+/// How the name of a Job ends that is not the first of its kind.
+fn retry(attempt: u32) -> String {
+    if attempt == 0 {
         String::new()
     } else {
         format!("-r{attempt}")
-    };
-    joined(object, &format!("-{}{retry}", hash(&[uid])))
+    }
 }
 
-/// The name of a Job for other work (`upkeep`, `look`, `delete`) on an object. `salt` tells apart
+/// The number of the attempt after these Jobs, all for the same thing. Some before them may have been
+/// cleaned up: it is their names that count, and not how many are left.
+#[must_use]
+pub fn next_attempt<'a>(jobs: impl IntoIterator<Item = &'a str>) -> u32 {
+    // What stands before the mark ends with digits of a time or of a hash.
+    let number = |job: &str| {
+        job.rsplit_once("-r")
+            .and_then(|(_, number)| number.parse::<u32>().ok())
+            .unwrap_or(0)
+    };
+    jobs.into_iter()
+        .map(number)
+        .max()
+        .map_or(0, |last| last.saturating_add(1))
+}
+
+/// The name of a Job for other work (`upkeep`, `look`) on an object. `salt` tells apart
 /// what is to be done more than once: the time of a pass, for example.
 #[must_use]
 pub fn work_job_name(object: &str, kind: &str, salt: &str) -> String {
     joined(object, &format!("-{kind}-{}", hash(&[salt])))
 }
 
-/// The name of the Secret in which an object's Jobs find the keys of foreign destinations: another
-/// one when the object or one of the keys is another. `parts` tell them apart.
+/// The name of the Secret in which an object's Jobs find the keys of foreign destinations: the same
+/// for as long as it is the same object, so that no copy of a key that was changed stays behind.
 #[must_use]
 pub fn keys_name(object: &str, parts: &[&str]) -> String {
     joined(object, &format!("-keys-{}", hash(parts)))
@@ -121,9 +146,34 @@ mod tests {
     #[test]
     fn names_read_well_where_they_can() {
         let at = "2026-03-01T10:15:00Z".parse().unwrap();
-        assert_eq!(scheduled_job_name("shop", at, 0), "shop-29539335");
-        assert_eq!(scheduled_job_name("shop", at, 2), "shop-29539335-r2");
+        assert_eq!(scheduled_job_name("shop", at, 0), "shop-backup-29539335");
+        assert_eq!(scheduled_job_name("shop", at, 2), "shop-backup-29539335-r2");
         assert_eq!(label_value("shop"), "shop");
+    }
+
+    /// A CronJob `shop` calls its Jobs `shop-<minutes since 1970>`.
+    #[test]
+    fn no_cronjob_has_the_same_names() {
+        let at = "2026-03-01T10:15:00Z".parse().unwrap();
+        assert_ne!(scheduled_job_name("shop", at, 0), "shop-29539335");
+    }
+
+    #[test]
+    fn an_attempt_is_numbered_after_the_last_that_is_left() {
+        let at = "2026-03-01T10:15:00Z".parse().unwrap();
+        let long = "r2-".repeat(60);
+        for policy in ["shop", "shop-r7", &long] {
+            let names: Vec<String> = (0..3)
+                .map(|attempt| scheduled_job_name(policy, at, attempt))
+                .collect();
+            let next = |names: &[String]| next_attempt(names.iter().map(String::as_str));
+            assert_eq!(next(&[]), 0);
+            assert_eq!(next(&names[..1]), 1);
+            // The first is cleaned up.
+            assert_eq!(next(&names[1..]), 3, "{names:?}");
+        }
+        assert_eq!(next_attempt([delete_job_name("a", "u", 4).as_str()]), 5);
+        assert_eq!(next_attempt([asked_job_name("a", "u", 0).as_str()]), 1);
     }
 
     #[test]
@@ -137,6 +187,7 @@ mod tests {
             let at = Timestamp::from_second(seconds).unwrap();
             assert_label(&scheduled_job_name(&policy, at, attempt));
             assert_label(&asked_job_name(&policy, &uid, attempt));
+            assert_label(&delete_job_name(&policy, &uid, attempt));
             assert_label(&work_job_name(&policy, "upkeep", &seconds.to_string()));
             assert_label(&label_value(&policy));
         }
