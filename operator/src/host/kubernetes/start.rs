@@ -41,6 +41,27 @@ pub enum StartError {
         /// What came back.
         cause: String,
     },
+    /// The API server does not admit it now: a quota that is full, an admission policy, a namespace
+    /// that goes away. None of that is a matter of its declaration.
+    #[error(
+        "the API server does not admit the Job {name} now: {cause}; it is tried again. Enlarge the quota, or change what admits Jobs"
+    )]
+    NotAdmitted {
+        /// Its name.
+        name: Name,
+        /// What came back.
+        cause: String,
+    },
+    /// Something else has its name.
+    #[error(
+        "there is a Job {name} that {whose}, and the one to be started would have that name; delete or rename it, and this one follows"
+    )]
+    NameTaken {
+        /// The name.
+        name: Name,
+        /// Whose it is.
+        whose: &'static str,
+    },
     /// A secret of another namespace could not be read or copied.
     #[error("the keys of a destination of another namespace cannot be copied: {0}")]
     Copy(String),
@@ -54,7 +75,9 @@ impl Classified for StartError {
         match self {
             Self::Build(error) => error.class(),
             Self::Refused { .. } => ErrorClass::Permanent,
-            Self::Copy(_) => ErrorClass::Waiting,
+            Self::NotAdmitted { .. } | Self::NameTaken { .. } | Self::Copy(_) => {
+                ErrorClass::Waiting
+            }
             Self::Run(error) => error.class(),
         }
     }
@@ -63,6 +86,8 @@ impl Classified for StartError {
         match self {
             Self::Build(error) => error.reason(),
             Self::Refused { .. } => "JobRefused",
+            Self::NotAdmitted { .. } => "JobNotAdmitted",
+            Self::NameTaken { .. } => "JobNameTaken",
             Self::Copy(_) => "SecretNotCopied",
             Self::Run(error) => error.reason(),
         }
@@ -423,11 +448,16 @@ async fn create(operator: &Operator, mut start: Start<'_>) -> Result<(), StartEr
             job
         }
         // It was created before: by a pass whose answer was lost, or by the leader before this one.
-        Err(kube::Error::Api(answer)) if answer.code == 409 => jobs
-            .get(&name.name)
-            .await
-            .map_err(|error| RunError::api("read", "Job", &name, &error))?,
-        Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 403 | 422) => {
+        Err(kube::Error::Api(answer)) if answer.code == 409 => {
+            return adopt(operator, &jobs, name, &start.owner.uid).await;
+        }
+        Err(kube::Error::Api(answer)) if answer.code == 403 => {
+            return Err(StartError::NotAdmitted {
+                name,
+                cause: answer.message.clone(),
+            });
+        }
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 422) => {
             return Err(StartError::Refused {
                 name,
                 cause: answer.message.clone(),
