@@ -263,7 +263,8 @@ pub async fn restore_job(
     create(operator, start).await
 }
 
-/// Starts a Job that looks into a destination that only pods can reach; one at a time.
+/// Starts a Job that looks into a destination that only pods can reach; one at a time. `key` stands
+/// for what is declared of it.
 ///
 /// # Errors
 /// As [`policy_job`].
@@ -271,6 +272,7 @@ pub async fn look_job(
     operator: &Operator,
     name: &Name,
     destination: &Destination,
+    key: String,
 ) -> Result<(), StartError> {
     let now = Timestamp::now().to_string();
     let sites: Vec<Site> = site_of(operator, &name.namespace, &name.name, name, false)
@@ -283,10 +285,7 @@ pub async fn look_job(
         run: run_key(name, &now),
         policy: None,
         purpose: Purpose {
-            policy: None,
-            object: None,
-            scheduled_for: None,
-            fingerprint: None,
+            fingerprint: Some(key),
             destinations: destinations(&sites),
             ..Purpose::default()
         },

@@ -5,10 +5,9 @@ use holdfast_crds::{DeletionPolicy, Destination, Storage};
 use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
-use super::super::looks::NOT_LOOKED_AT;
 use super::super::operator::{Controlled, Next, Operator, PassError};
-use super::super::{catalogue, finalizer, harvest, start, watch};
-use super::deletion;
+use super::super::{catalogue, finalizer, harvest, watch};
+use super::{claim, deletion};
 use crate::host::{Host, Name};
 use crate::reconcile::look::{Depth, Looked};
 
@@ -52,6 +51,12 @@ impl Controlled for Destination {
         if forced {
             host.looks.expire(name);
         }
+        let on_claim = matches!(object.spec.storage, Storage::Local(_));
+        let looks = if on_claim {
+            claim::look(operator, name, &object, forced, now).await
+        } else {
+            Next::Change
+        };
         operator.observer.destination(&operator.view, name).await;
         let looked = host
             .look(&operator.view.repositories, name, Depth::Everything)

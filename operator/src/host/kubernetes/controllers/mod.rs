@@ -5,6 +5,7 @@ pub mod destination;
 pub mod policy;
 pub mod restore;
 
+mod claim;
 mod deletion;
 
 use holdfast_crds::meta::Condition;
