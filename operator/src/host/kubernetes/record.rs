@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::{Resource, ResourceExt};
 use serde::{Deserialize, Serialize};
 
-use super::job::{RunContext, TaskKind, WorkOutcome};
+use super::job::{PlannedTask, RunContext, TaskKind, WorkOutcome, WorkResult};
 use crate::host::Name;
 use crate::journal::{Holder, Run, RunKind};
 
@@ -46,6 +46,12 @@ pub struct Purpose {
     /// The snapshot that a restore brings back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// What else is to be done, besides what the kind of the Job says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planned: Vec<PlannedTask>,
+    /// Stands for the whole plan of an upkeep: that which succeeded is not repeated at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// How long the Job stays once what it came to is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<i32>,
@@ -201,6 +207,7 @@ impl JobRecord {
                 object: purpose.object.clone(),
                 scheduled_for: purpose.scheduled_for,
                 fingerprint: purpose.fingerprint.clone(),
+                planned: purpose.planned.clone(),
                 holder: kept.holder.clone(),
                 started: kept.started,
                 ended: kept.ended,

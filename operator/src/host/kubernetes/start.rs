@@ -15,12 +15,14 @@ use kube::{Api, Resource, ResourceExt};
 use secrecy::ExposeSecret;
 
 use super::job::{
-    self, BackupTask, BuildError, DeleteTask, JobOrder, OrderDestination, RestoreTask, RunSecret,
-    Task, asked_job_name, run_key, scheduled_job_name, work_job_name,
+    self, BackupTask, BuildError, DeleteTask, JobOrder, OrderDestination, PlannedTask, RestoreTask,
+    RunSecret, Task, TaskKind, asked_job_name, delete_job_name, next_attempt, run_key,
+    scheduled_job_name, work_job_name,
 };
 use super::operator::Operator;
 use super::record::{JobRecord, PURPOSE_ANNOTATION, Purpose};
 use crate::host::{Host, Name};
+use crate::journal::RunKind;
 use crate::plan::observed::PolicyObservation;
 use crate::plan::{Action, BackupReason, Plan};
 use crate::run::{RunError, fingerprint};
@@ -139,8 +141,8 @@ pub async fn policy_job(
         policy: Some(name.name.clone()),
         fingerprint: Some(fingerprint),
         destinations: destinations(&sites),
-        snapshot: None,
-        ttl_seconds: None,
+        planned: planned(plan),
+        ..Purpose::default()
     };
     let jobs = host.history.of_policy(name);
     let backup = plan.actions.iter().find_map(|action| match action {
@@ -192,6 +194,7 @@ pub async fn policy_job(
         }
         _ => {
             let now = Timestamp::now().to_string();
+            purpose.plan = Some(upkeep_key(plan));
             (
                 work_job_name(&name.name, "upkeep", &now),
                 run_key(name, &now),
@@ -335,6 +338,36 @@ pub async fn delete_job<K: Resource<DynamicType = ()>>(
         task: Task::Delete(task),
     };
     create(operator, start).await
+}
+
+/// What is to be done besides a backup, or after it.
+fn planned(plan: &Plan) -> Vec<PlannedTask> {
+    plan.work()
+        .chain(&plan.forecast)
+        .filter_map(|action| {
+            let (kind, destination) = match action {
+                Action::Copy { to, .. } => (RunKind::Copy, to),
+                Action::Forget { destination, .. } => (RunKind::Forget, destination),
+                Action::Prune { destination } => (RunKind::Prune, destination),
+                _ => return None,
+            };
+            Some(PlannedTask {
+                kind,
+                destination: destination.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Stands for all that an upkeep is to do: every snapshot that it copies or forgets.
+pub fn upkeep_key(plan: &Plan) -> String {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for action in plan.work() {
+        if let Ok(text) = serde_json::to_string(action) {
+            hasher.update(text.as_bytes());
+        }
+    }
+    format!("{:016x}", hasher.digest())
 }
 
 fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference {

@@ -19,8 +19,7 @@ fn job(number: u8, kept: Option<&Kept>) -> Job {
         scheduled_for: Some(at(number, 0)),
         fingerprint: Some("f".to_owned()),
         destinations: [("box".to_owned(), "other/box".to_owned())].into(),
-        snapshot: None,
-        ttl_seconds: None,
+        ..Purpose::default()
     };
     let mut annotations = json!({PURPOSE_ANNOTATION: serde_json::to_string(&purpose).unwrap()});
     if let Some(kept) = kept {
@@ -139,5 +138,62 @@ fn sums_are_made_once_and_outlive_the_jobs() {
     assert_eq!(history.policy_summary(&policy()), summary);
     let at_box = history.destination_summary(&Name::new("other", "box"));
     assert_eq!(at_box.last_success[&RunKind::Backup], at(1, 3));
+    assert!(history.of_policy(&policy()).is_empty());
+}
+
+/// One that was deleted and created again asks anew: the Job of the one before it, which is still
+/// there, tells nothing of it.
+#[test]
+fn what_an_object_owns_goes_by_its_uid() {
+    let history = History::default();
+    let mut job = job(1, Some(&kept(1, WorkResult::Succeeded)));
+    let owner = &mut job.metadata.owner_references.as_mut().unwrap()[0];
+    owner.kind = "Restore".to_owned();
+    owner.name = "back".to_owned();
+    owner.uid = "first".to_owned();
+    history.put(JobRecord::of(&job).unwrap());
+    let restore = |uid: &str| -> holdfast_crds::Restore {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "back", "uid": uid},
+            "spec": {"from": {"policy": "shop"}, "to": {"original": {}}},
+        }))
+        .unwrap()
+    };
+    assert_eq!(history.owned_by(&restore("first")).len(), 1);
+    assert!(history.owned_by(&restore("second")).is_empty());
+}
+
+#[test]
+fn one_that_goes_on_has_been_tried_already() {
+    let history = History::default();
+    history.complete();
+    history.put(record(1, Some(&kept(1, WorkResult::Succeeded))));
+    history.put(record(2, None));
+    let sums = history.sums();
+    let (_, summary) = &sums.policies[0];
+    assert_eq!(summary.last_attempt[&RunKind::Backup], at(2, 1));
+    assert_eq!(sums.running[&policy()], 1);
+    // It is counted once, when it has ended.
+    assert_eq!(summary.runs[&RunKind::Backup].values().sum::<u64>(), 1);
+}
+
+#[test]
+fn a_restore_is_counted_under_the_policy_it_is_from_and_stands_in_no_way() {
+    let history = History::default();
+    history.complete();
+    let mut job = job(1, Some(&kept(1, WorkResult::Interrupted)));
+    let purpose = Purpose {
+        from_policy: Some("shop".to_owned()),
+        object: Some("back".to_owned()),
+        ..Purpose::default()
+    };
+    let annotations = job.metadata.annotations.as_mut().unwrap();
+    let text = serde_json::to_string(&purpose).unwrap();
+    annotations.insert(PURPOSE_ANNOTATION.to_owned(), text);
+    let labels = job.metadata.labels.as_mut().unwrap();
+    labels.insert("holdfast.dev/run".to_owned(), "restore".to_owned());
+    history.put(JobRecord::of(&job).unwrap());
+    let summary = history.policy_summary(&policy());
+    assert_eq!(summary.consecutive_failures[&RunKind::Restore], 1);
     assert!(history.of_policy(&policy()).is_empty());
 }

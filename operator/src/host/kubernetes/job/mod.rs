@@ -25,8 +25,8 @@ pub use names::{
 };
 pub use order::{BuildError, JobOrder, JobSettings, OrderDestination};
 pub use outcome::{
-    DestinationFigures, OUTCOME_LIMIT, OutcomeError, RestoreFigures, RunContext, RunRecord,
-    WorkOutcome, WorkResult,
+    DestinationFigures, OUTCOME_LIMIT, OutcomeError, PlannedTask, RestoreFigures, RunContext,
+    RunRecord, WorkOutcome, WorkResult,
 };
 pub use secrets::{RunSecret, RunSecretEntry};
 pub use work::{

@@ -142,6 +142,16 @@ pub struct DestinationFigures {
     pub stored_bytes: Option<u64>,
 }
 
+/// Something that an upkeep, or a backup after its snapshot, is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedTask {
+    /// What.
+    pub kind: RunKind,
+    /// Where, by its name in the policy.
+    pub destination: String,
+}
+
 /// What an outcome does not say because the Job does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunContext {
@@ -157,6 +167,8 @@ pub struct RunContext {
     pub scheduled_for: Option<Timestamp>,
     /// What it was made of.
     pub fingerprint: Option<String>,
+    /// What else was to be done.
+    pub planned: Vec<PlannedTask>,
     /// The uid of the pod, or of the Job when there is none any more.
     pub holder: String,
     /// When the pod started.
@@ -270,35 +282,64 @@ impl WorkOutcome {
     }
 
     /// The runs, as the journal of one box would hold them. A work that failed before its first run
-    /// began is one run that failed.
+    /// began is one run that failed; one that says of no run that it failed, and was cut off all the
+    /// same, has failed at everything that was left to do. Otherwise it would be begun again at once.
     #[must_use]
     pub fn runs(&self, context: &RunContext) -> Vec<Run> {
         let mut runs: Vec<Run> = self.runs.iter().map(|record| context.run(record)).collect();
+        if self.result == WorkResult::Succeeded {
+            return runs;
+        }
         let kind = match context.kind {
-            TaskKind::Backup => RunKind::Backup,
-            TaskKind::Restore => RunKind::Restore,
-            TaskKind::Delete => RunKind::Delete,
-            TaskKind::Upkeep | TaskKind::Look => return runs,
+            TaskKind::Backup => Some(RunKind::Backup),
+            TaskKind::Restore => Some(RunKind::Restore),
+            TaskKind::Delete => Some(RunKind::Delete),
+            TaskKind::Upkeep => None,
+            TaskKind::Look => return runs,
         };
-        let missing = !runs.iter().any(|run| run.kind == kind);
-        if missing && self.result != WorkResult::Succeeded {
-            runs.push(context.run(&RunRecord {
-                id: format!("{}-{}", context.holder, kind),
-                kind,
-                destination: None,
-                destination_namespace: None,
-                started: context.started,
-                ended: context.ended,
-                outcome: match self.result {
-                    WorkResult::Interrupted => Outcome::Interrupted,
-                    WorkResult::Failed | WorkResult::Succeeded => Outcome::Failed,
-                },
-                error: self.error.clone(),
-                figures: Figures::default(),
-                snapshot: None,
-            }));
+        if let Some(kind) = kind
+            && !runs.iter().any(|run| run.kind == kind)
+        {
+            runs.push(context.run(&self.failed_run(context, kind, None)));
+            return runs;
+        }
+        if self.failed_runs().next().is_none() {
+            for PlannedTask { kind, destination } in &context.planned {
+                let is_it = |run: &RunRecord| {
+                    run.kind == *kind && run.destination.as_ref() == Some(destination)
+                };
+                if !self.runs.iter().any(is_it) {
+                    let record = self.failed_run(context, *kind, Some(destination));
+                    runs.push(context.run(&record));
+                }
+            }
         }
         runs
+    }
+
+    /// A run that left no account of itself.
+    fn failed_run(
+        &self,
+        context: &RunContext,
+        kind: RunKind,
+        destination: Option<&String>,
+    ) -> RunRecord {
+        let place = destination.map_or_else(String::new, |place| format!("-{place}"));
+        RunRecord {
+            id: format!("{}-{kind}{place}", context.holder),
+            kind,
+            destination: destination.cloned(),
+            destination_namespace: None,
+            started: context.started,
+            ended: context.ended,
+            outcome: match self.result {
+                WorkResult::Interrupted => Outcome::Interrupted,
+                WorkResult::Failed | WorkResult::Succeeded => Outcome::Failed,
+            },
+            error: self.error.clone(),
+            figures: Figures::default(),
+            snapshot: None,
+        }
     }
 }
 

@@ -12,6 +12,12 @@ fn context(kind: TaskKind) -> RunContext {
         object: Some("before".to_owned()),
         scheduled_for: Some(at),
         fingerprint: Some("00ff".to_owned()),
+        planned: [RunKind::Copy, RunKind::Forget]
+            .map(|kind| PlannedTask {
+                kind,
+                destination: "disk".to_owned(),
+            })
+            .into(),
         holder: "pod".to_owned(),
         started: at,
         ended: at,
@@ -56,10 +62,38 @@ fn a_pod_without_words_is_a_run_that_was_interrupted() {
     assert_eq!((runs.len(), runs[0].kind), (1, RunKind::Backup));
     assert_eq!(ending.outcome, Outcome::Interrupted);
     assert!(ending.error.as_ref().unwrap().message.contains("OOMKilled"));
-    assert!(
-        WorkOutcome::interrupted("x")
-            .runs(&context(TaskKind::Upkeep))
-            .is_empty()
+    let looked = WorkOutcome::interrupted("x").runs(&context(TaskKind::Look));
+    assert!(looked.is_empty());
+}
+
+/// Otherwise nothing would tell the plan to wait, and the same pod would be made again at once.
+#[test]
+fn an_upkeep_that_was_killed_has_failed_at_what_it_was_to_do() {
+    let failed = |outcome: &WorkOutcome, kind| -> Vec<RunKind> {
+        let runs = outcome.runs(&context(kind));
+        let failed = runs.iter().filter(|run| !run.succeeded());
+        failed.map(|run| run.kind).collect()
+    };
+    let killed = WorkOutcome::interrupted("OOMKilled");
+    let both = [RunKind::Copy, RunKind::Forget];
+    assert_eq!(failed(&killed, TaskKind::Upkeep), both);
+    // The backup was made, and the pod killed in what follows.
+    let with = |runs: Vec<RunRecord>| WorkOutcome {
+        runs,
+        ..killed.clone()
+    };
+    let after = with(vec![record(RunKind::Backup)]);
+    assert_eq!(failed(&after, TaskKind::Backup), both);
+    let later = with(vec![record(RunKind::Backup), record(RunKind::Copy)]);
+    assert_eq!(failed(&later, TaskKind::Backup), [RunKind::Forget]);
+    // What it says itself is the truth.
+    let told = RunRecord {
+        outcome: Outcome::Failed,
+        ..record(RunKind::Forget)
+    };
+    assert_eq!(
+        failed(&with(vec![told]), TaskKind::Upkeep),
+        [RunKind::Forget]
     );
 }
 
