@@ -94,9 +94,9 @@ async fn listing(
 
 fn print(listing: &WorkListing) {
     let written = listing
-        .line()
+        .lines()
         .map_err(std::io::Error::from)
-        .and_then(|line| writeln!(std::io::stdout().lock(), "{line}"));
+        .and_then(|lines| std::io::stdout().lock().write_all(lines.as_bytes()));
     if let Err(error) = written {
         tracing::error!(%error, "A listing could not be printed.");
     }

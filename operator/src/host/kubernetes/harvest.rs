@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use holdfast_engine::class::ErrorClass;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
@@ -264,6 +265,18 @@ async fn listings(operator: &Operator, record: &JobRecord, pods: &Api<Pod>, pod:
         let name = record.destination(&listing.destination);
         let key = operator.host.destination_key(&name);
         let looked = match listing.repository_id {
+            _ if !listing.is_whole() => {
+                let (told, all) = (listing.snapshots.len(), listing.backups);
+                tracing::warn!(job = %record.name, destination = %name, told, all, "A listing is not whole.");
+                Looked::Unusable {
+                    class: ErrorClass::Transient,
+                    reason: "ListingIncomplete".to_owned(),
+                    message: format!(
+                        "the log of pod {} tells of {told} of {all} backups in {name}: the node keeps too little of it, and what is not told must not be taken for missing; raise the kubelet's containerLogMaxSize, or shorten the retention",
+                        pod.name_any()
+                    ),
+                }
+            }
             Some(repository_id) => Looked::Open {
                 repository_id,
                 snapshots: listing.snapshots,

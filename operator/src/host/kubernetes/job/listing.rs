@@ -1,5 +1,6 @@
-//! What a repository holds, as the pod tells it: one marked line of JSON on standard output. For a
-//! destination on a claim the operator has no other way to know.
+//! What a repository holds, as the pod tells it: marked lines of JSON on standard output. For a
+//! destination on a claim the operator has no other way to know, and a snapshot that is not told would
+//! be taken for one that is not there: a listing is whole, or it is none.
 
 use holdfast_engine::repository::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -7,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// How a line begins that is a listing.
 pub const LISTING_MARK: &str = "holdfast-listing: ";
 
-/// How many snapshots a listing tells, the newest: a line of the log must stay readable.
-pub const LISTING_LIMIT: usize = 2_000;
+/// How many snapshots one line tells: a line of the log must stay readable.
+const LINE_LIMIT: usize = 500;
 
 /// What one destination holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,8 +27,15 @@ pub struct WorkListing {
     /// How many bytes the repository takes up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<u64>,
-    /// The backups of Holdfast, the oldest first; the newest [`LISTING_LIMIT`] where there are more.
+    /// The backups of Holdfast, the oldest first.
     pub snapshots: Vec<Snapshot>,
+    /// The place of this line among those of the listing, from zero.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    part: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl WorkListing {
@@ -41,6 +49,7 @@ impl WorkListing {
             foreign: 0,
             stored_bytes: Some(0),
             snapshots: Vec::new(),
+            part: 0,
         }
     }
 
@@ -56,7 +65,6 @@ impl WorkListing {
         let mut ours: Vec<Snapshot> = snapshots.into_iter().filter(|one| !one.foreign).collect();
         ours.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
         let backups = ours.len();
-        ours.drain(..backups.saturating_sub(LISTING_LIMIT));
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         Self {
             destination: destination.into(),
@@ -65,30 +73,64 @@ impl WorkListing {
             foreign: count(all - backups),
             stored_bytes,
             snapshots: ours,
+            part: 0,
         }
     }
 
-    /// The line, without a line break.
+    /// The lines, each with its line break.
     ///
     /// # Errors
     /// When it cannot be written as JSON.
-    pub fn line(&self) -> Result<String, serde_json::Error> {
-        Ok(format!("{LISTING_MARK}{}", serde_json::to_string(self)?))
+    pub fn lines(&self) -> Result<String, serde_json::Error> {
+        let mut parts: Vec<&[Snapshot]> = self.snapshots.chunks(LINE_LIMIT).collect();
+        if parts.is_empty() {
+            parts.push(&[]);
+        }
+        let mut lines = String::new();
+        for (part, snapshots) in parts.into_iter().enumerate() {
+            let line = Self {
+                destination: self.destination.clone(),
+                repository_id: self.repository_id.clone(),
+                snapshots: snapshots.to_vec(),
+                part,
+                ..*self
+            };
+            lines.push_str(LISTING_MARK);
+            lines.push_str(&serde_json::to_string(&line)?);
+            lines.push('\n');
+        }
+        Ok(lines)
     }
 
     /// The listings in a log, the last of each destination. Lines that are something else, or were
-    /// cut off, are passed over.
+    /// cut off, are passed over; whether a listing is whole, [`Self::is_whole`] says.
     #[must_use]
     pub fn read(log: &str) -> Vec<Self> {
         let mut listings: Vec<Self> = Vec::new();
-        for listing in log
+        for mut line in log
             .lines()
             .filter_map(|line| serde_json::from_str::<Self>(line.strip_prefix(LISTING_MARK)?).ok())
         {
-            listings.retain(|one| one.destination != listing.destination);
-            listings.push(listing);
+            let known = listings
+                .iter()
+                .position(|one| one.destination == line.destination);
+            match known.and_then(|at| listings.get_mut(at)) {
+                Some(listing) if line.part == listing.part + 1 => {
+                    listing.snapshots.append(&mut line.snapshots);
+                    listing.part = line.part;
+                }
+                // Its beginning, or what comes after a gap: then it is not whole.
+                Some(listing) => *listing = line,
+                None => listings.push(line),
+            }
         }
         listings
+    }
+
+    /// Whether every backup that it counts is in it.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        u64::try_from(self.snapshots.len()) == Ok(self.backups)
     }
 }
 
@@ -100,34 +142,56 @@ mod tests {
     fn a_listing_is_found_among_the_lines_of_a_log() {
         let first = WorkListing::empty("disk");
         let mut second = WorkListing::empty("disk");
-        second.backups = 3;
+        second.foreign = 3;
         let other = WorkListing::empty("box");
         let log = format!(
-            "{{\"level\":\"INFO\"}}\n{}\nnoise\n{}\n{}\n{}",
-            first.line().unwrap(),
-            other.line().unwrap(),
-            second.line().unwrap(),
-            &first.line().unwrap()[..30],
+            "{{\"level\":\"INFO\"}}\n{}noise\n{}{}{}",
+            first.lines().unwrap(),
+            other.lines().unwrap(),
+            second.lines().unwrap(),
+            &first.lines().unwrap()[..30],
         );
-        assert_eq!(WorkListing::read(&log), vec![other, second]);
+        assert_eq!(WorkListing::read(&log), vec![second, other]);
+    }
+
+    fn snapshot(number: usize) -> Snapshot {
+        let id = format!("{number:064x}");
+        serde_json::from_value(serde_json::json!({
+            "id": id, "original_id": null, "time": "2026-03-01T10:15:00Z",
+            "hostname": "default/shop", "tags": ["holdfast"], "paths": ["/mongodb"],
+            "policy": "default/shop", "foreign": false,
+            "facts": {"source": "mongodb", "size": 7, "run": "r"},
+            "read_bytes": 1, "added_bytes": 2, "stored_bytes": 3,
+            "start_time": null, "completion_time": null, "tree": id,
+        }))
+        .unwrap()
     }
 
     #[test]
     fn a_snapshot_comes_back_as_it_was() {
-        let id = "ab".repeat(32);
-        let json = serde_json::json!({
-            "destination": "disk", "repositoryId": id, "backups": 1, "foreign": 0,
-            "storedBytes": 5, "snapshots": [{
-                "id": id, "original_id": null, "time": "2026-03-01T10:15:00Z",
-                "hostname": "default/shop", "tags": ["holdfast"], "paths": ["/mongodb"],
-                "policy": "default/shop", "foreign": false,
-                "facts": {"source": "mongodb", "size": 7, "run": "r"},
-                "read_bytes": 1, "added_bytes": 2, "stored_bytes": 3,
-                "start_time": null, "completion_time": null, "tree": id,
-            }],
-        });
-        let listing: WorkListing = serde_json::from_value(json).unwrap();
-        let read = WorkListing::read(&listing.line().unwrap());
+        let listing = WorkListing::of("disk", "ab".to_owned(), Some(5), vec![snapshot(1)]);
+        let read = WorkListing::read(&listing.lines().unwrap());
         assert_eq!(read, vec![listing]);
+    }
+
+    /// What is not told would be copied again, and its objects deleted.
+    #[test]
+    fn there_is_no_number_of_snapshots_from_which_on_some_are_missing() {
+        let all: Vec<Snapshot> = (0..5_001).map(snapshot).collect();
+        let listing = WorkListing::of("disk", "ab".to_owned(), None, all);
+        let lines = listing.lines().unwrap();
+        let read = WorkListing::read(&lines).remove(0);
+        assert!(read.is_whole());
+        assert_eq!(read.snapshots, listing.snapshots);
+        // A log that begins, or ends, in the middle.
+        let lines: Vec<&str> = lines.lines().collect();
+        assert_eq!(lines.len(), 11);
+        for part in [
+            &lines[1..],
+            &lines[..10],
+            &[&lines[..3], &lines[4..]].concat(),
+        ] {
+            assert!(!WorkListing::read(&part.join("\n"))[0].is_whole());
+        }
     }
 }

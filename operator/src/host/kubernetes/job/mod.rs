@@ -18,7 +18,7 @@ mod tests;
 mod work;
 
 pub use build::{Built, build};
-pub use listing::{LISTING_LIMIT, LISTING_MARK, WorkListing};
+pub use listing::{LISTING_MARK, WorkListing};
 pub use names::{
     asked_job_name, delete_job_name, keys_entry, keys_name, label_value, next_attempt, run_key,
     scheduled_job_name, work_job_name,
