@@ -23,6 +23,25 @@ pub async fn reconcile<H: Host>(
     name: &Name,
     now: Timestamp,
 ) -> Result<Option<bool>, RunError> {
+    reconcile_as(view, name, pending(), now).await
+}
+
+/// What is said of one whose run has not ended.
+#[must_use]
+pub fn pending() -> Verdict {
+    Verdict::unknown("Pending", "The run has not ended yet.")
+}
+
+/// The same; while the run has not ended, `pending` is said of it.
+///
+/// # Errors
+/// As [`reconcile`].
+pub async fn reconcile_as<H: Host>(
+    view: &View<H>,
+    name: &Name,
+    pending: Verdict,
+    now: Timestamp,
+) -> Result<Option<bool>, RunError> {
     let declared = view.host.declared();
     let Some(object) = declared.backups.get(name) else {
         return Ok(None);
@@ -61,7 +80,7 @@ pub async fn reconcile<H: Host>(
                 let error = RunError::UnknownPolicy(policy);
                 Verdict::no(error.reason(), error.to_string())
             }
-            None => Verdict::unknown("Pending", "The run has not ended yet."),
+            None => pending,
         }
     };
     let result = verdict.status;

@@ -18,7 +18,7 @@ use crate::reconcile::look::Looked;
 use crate::run::RunError;
 
 /// The label by which the pods of a Job are found.
-const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+pub(super) const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 
 /// How many bytes of a pod's log are looked through for listings.
 const LOG_LIMIT: i64 = 16 * 1024 * 1024;
@@ -128,12 +128,27 @@ fn cut_off(kind: TaskKind, why: &str) -> WorkOutcome {
 
 /// Why a pod left no word, as Kubernetes tells it.
 fn why(ended: &Ended, pod: Option<&Pod>) -> String {
+    let mut words = pod.map(words_of).unwrap_or_default();
+    if pod.is_none() {
+        words.push("no pod of it is there any more".to_owned());
+    }
+    if !ended.reason.is_empty() {
+        words.push(format!("{}: {}", ended.reason, ended.message));
+    }
+    words.dedup();
+    let mut why = words.join("; ");
+    why.truncate(why.floor_char_boundary(1500));
+    why
+}
+
+/// What Kubernetes says of a pod that has ended.
+pub(super) fn words_of(pod: &Pod) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
-    if let Some(status) = pod.and_then(|pod| pod.status.as_ref()) {
+    if let Some(status) = &pod.status {
         words.extend(status.reason.clone());
         words.extend(status.message.clone());
     }
-    if let Some(state) = pod.and_then(terminated) {
+    if let Some(state) = terminated(pod) {
         let reason = state.reason.clone().unwrap_or_else(|| "Error".to_owned());
         words.push(format!(
             "its container ended with {reason}, exit code {}",
@@ -149,23 +164,15 @@ fn why(ended: &Ended, pod: Option<&Pod>) -> String {
                 .map(ToOwned::to_owned),
         );
     }
-    if pod.is_none() {
-        words.push("no pod of it is there any more".to_owned());
-    }
-    if !ended.reason.is_empty() {
-        words.push(format!("{}: {}", ended.reason, ended.message));
-    }
     words.dedup();
-    let mut why = words.join("; ");
-    why.truncate(why.floor_char_boundary(1500));
-    why
+    words
 }
 
-fn phase(pod: &Pod) -> Option<&str> {
+pub(super) fn phase(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.phase.as_deref()
 }
 
-fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
+pub(super) fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
     pod.status
         .as_ref()?
         .container_statuses
@@ -174,7 +181,7 @@ fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
         .find_map(|container| container.state.as_ref()?.terminated.as_ref())
 }
 
-fn finished(pod: &Pod) -> Option<Timestamp> {
+pub(super) fn finished(pod: &Pod) -> Option<Timestamp> {
     terminated(pod)?.finished_at.as_ref().map(|time| time.0)
 }
 

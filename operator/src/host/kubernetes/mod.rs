@@ -13,6 +13,7 @@ pub mod looks;
 pub mod metrics;
 pub mod objects;
 pub mod operator;
+pub mod pods;
 pub mod record;
 pub mod secrets;
 pub mod start;

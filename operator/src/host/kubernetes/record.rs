@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use holdfast_crds::{Backup, BackupPolicy, Destination, Restore};
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use kube::{Resource, ResourceExt};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,10 @@ pub struct JobRecord {
     pub owner: Option<JobOwner>,
     /// When it was made.
     pub created: Timestamp,
+    /// Whether a pod of it runs now.
+    pub running: bool,
+    /// How many pods of it have failed.
+    pub failed_pods: i32,
     /// How it ended.
     pub ended: Option<Ended>,
     /// What came of it, once that was read.
@@ -137,6 +141,9 @@ impl JobRecord {
         let kept = annotations
             .get(OUTCOME_ANNOTATION)
             .and_then(|text| serde_json::from_str(text).ok());
+        let pods = |count: fn(&JobStatus) -> Option<i32>| {
+            job.status.as_ref().and_then(count).unwrap_or_default()
+        };
         let owner = job
             .owner_references()
             .iter()
@@ -155,6 +162,8 @@ impl JobRecord {
             created: job
                 .creation_timestamp()
                 .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            running: pods(|status| status.ready) > 0,
+            failed_pods: pods(|status| status.failed),
             ended: ended(job),
             kept,
             released: job

@@ -9,6 +9,9 @@ use jiff::Timestamp;
 use kube::Resource;
 
 use super::super::operator::{Controlled, Next, Operator, PassError};
+use super::super::pods::{self, Trouble};
+use super::super::record::JobRecord;
+use super::super::start::StartError;
 use super::super::{catalogue, harvest, start};
 use crate::host::{Host, Name};
 use crate::plan::observed::{DestinationState, PolicyObservation};
@@ -51,9 +54,20 @@ impl Controlled for BackupPolicy {
                 harvest::harvest(operator, &job).await?;
             }
         }
-        let (plan, observed) =
-            policy::reconcile_observed(&operator.view, name, patience, now).await?;
-        report_requests(operator, name, now).await;
+        let (plan, observed) = policy::plan(&operator.view, name, patience, now).await?;
+        let begun = begin(operator, name, &object, &plan, &observed, forced, now).await;
+        let jobs = host.history.of_policy(name);
+        let pods = pods::trouble(operator, &jobs, now).await;
+        // One verdict a pass: two that take turns would be two writes and two events each time.
+        let instead = match &begun {
+            Begun::Obstacle(obstacle) => Some(obstacle.verdict.clone()),
+            Begun::Started | Begun::Nothing(_) | Begun::Failed(_) => pods
+                .trouble
+                .as_ref()
+                .map(|trouble| Verdict::no(trouble.reason, trouble.message.clone())),
+        };
+        policy::report(&operator.view, name, &plan, &observed, instead, now).await?;
+        report_requests(operator, name, pods.trouble.as_ref(), now).await;
         operator.observer.policy(&operator.view, name).await;
         catalogue::sync(operator, name).await?;
         harvest::release(operator, &host.history.of_policy(name)).await?;
@@ -140,7 +154,12 @@ async fn obstacle(
 }
 
 /// Writes how the Backups stand that ask for runs of a policy.
-async fn report_requests(operator: &Operator, policy: &Name, now: Timestamp) {
+async fn report_requests(
+    operator: &Operator,
+    policy: &Name,
+    trouble: Option<&Trouble>,
+    now: Timestamp,
+) {
     let declared = operator.host.declared();
     for (name, object) in &declared.backups {
         if name.namespace != policy.namespace || object.spec.policy != policy.name {

@@ -8,9 +8,10 @@ use kube::Resource;
 use super::super::job::WorkResult;
 use super::super::operator::{Controlled, Next, Operator, PassError};
 use super::super::record::JobRecord;
-use super::super::{harvest, start};
-use crate::host::Name;
-use crate::plan::Action;
+use super::super::start::StartError;
+use super::super::{harvest, pods, start};
+use crate::host::{Host, Name};
+use crate::plan::{Action, Plan};
 use crate::reconcile::conditions::Verdict;
 use crate::reconcile::restore::{self, Report};
 use crate::run::restore::RestoreOutcome;
@@ -55,11 +56,13 @@ impl Controlled for Restore {
         }
         let jobs = host.history.owned_by(object.as_ref());
         if jobs.iter().any(|job| job.is_open()) {
-            if forced {
-                // It is under way: a request that stayed open would have it done once more.
-                answer(operator, name, &object, now).await?;
-            }
-            return Ok(Next::Change);
+            // A request that stayed open would have it done once more: this answers it, too.
+            let pods = pods::trouble(operator, &jobs, now).await;
+            let verdict = pods.trouble.map_or_else(restore::running, |trouble| {
+                Verdict::unknown(trouble.reason, trouble.message)
+            });
+            restore::say(&operator.view, name, verdict, now).await?;
+            return Ok(Next::at(pods.again));
         }
         // What was asked for before its Job was read concerns that Job; it is asked for again only
         // when it is known how that ended.
