@@ -99,56 +99,27 @@ pub async fn reconcile<H: Host>(
     patience: Patience,
     now: Timestamp,
 ) -> Result<Plan, RunError> {
-    let (plan, _) = reconcile_observed(view, name, patience, now).await?;
+    let (plan, observed) = plan(view, name, patience, now).await?;
+    report(view, name, &plan, &observed, None, now).await?;
     Ok(plan)
 }
 
-/// Says that a policy cannot be brought about as it is declared.
+/// Writes how a policy stands that was planned; `instead` of what follows from the plan where the host
+/// knows better, as when what the plan asks for cannot be begun.
 ///
 /// # Errors
-/// When it is not declared any more, or the memory fails.
-pub async fn refuse<H: Host>(
+/// When the memory fails.
+pub async fn report<H: Host>(
     view: &View<H>,
     name: &Name,
-    verdict: Verdict,
+    plan: &Plan,
+    observed: &PolicyObservation,
+    instead: Option<Verdict>,
     now: Timestamp,
 ) -> Result<(), RunError> {
     let declared = view.host.declared();
-    let object = declared
-        .policies
-        .get(name)
-        .ok_or_else(|| RunError::UnknownPolicy(name.clone()))?;
-    let record = memory::observe(view, "BackupPolicy", name, &object.spec, now).await?;
-    let previous: BackupPolicyStatus = memory::status(&record);
-    let status = BackupPolicyStatus {
-        conditions: conditions::set(
-            &previous.conditions,
-            READY,
-            verdict,
-            Some(record.generation),
-            now,
-        ),
-        observed_generation: Some(record.generation),
-        ..previous
-    };
-    memory::write_status(view, "BackupPolicy", name, &record, &status).await?;
-    Ok(())
-}
-
-/// Plans a policy, writes its status, and hands on what the plan was made of.
-///
-/// # Errors
-/// As [`plan`].
-pub async fn reconcile_observed<H: Host>(
-    view: &View<H>,
-    name: &Name,
-    patience: Patience,
-    now: Timestamp,
-) -> Result<(Plan, PolicyObservation), RunError> {
-    let (plan, observed) = plan(view, name, patience, now).await?;
-    let declared = view.host.declared();
     let Some(object) = declared.policies.get(name) else {
-        return Ok((plan, observed));
+        return Ok(());
     };
     let record = memory::observe(view, "BackupPolicy", name, &object.spec, now).await?;
     let summary = view.host.policy_summary(name).await?;
@@ -159,7 +130,7 @@ pub async fn reconcile_observed<H: Host>(
         conditions: conditions::set(
             &previous.conditions,
             READY,
-            verdict(&object.spec, &plan, &observed, &standing),
+            instead.unwrap_or_else(|| verdict(&object.spec, plan, observed, &standing)),
             Some(record.generation),
             now,
         ),
@@ -168,10 +139,10 @@ pub async fn reconcile_observed<H: Host>(
         active_job: previous.active_job,
         last_handled_request: previous.last_handled_request,
         failures: failures::told(&standing),
-        ..figures(name, &object.spec, &observed, &summary, now)
+        ..figures(name, &object.spec, observed, &summary, now)
     };
     memory::write_status(view, "BackupPolicy", name, &record, &status).await?;
-    Ok((plan, observed))
+    Ok(())
 }
 
 fn verdict(

@@ -8,12 +8,14 @@ use holdfast_engine::class::{Classified, ErrorClass};
 use jiff::Timestamp;
 use kube::Resource;
 
+use super::super::job::TaskKind;
 use super::super::operator::{Controlled, Next, Operator, PassError};
 use super::super::pods::{self, Trouble};
 use super::super::record::JobRecord;
 use super::super::start::StartError;
 use super::super::{catalogue, harvest, start};
 use crate::host::{Host, Name};
+use crate::plan::backoff::LONGEST_DELAY;
 use crate::plan::observed::{DestinationState, PolicyObservation};
 use crate::plan::{Action, Plan};
 use crate::reconcile::conditions::Verdict;
@@ -71,28 +73,88 @@ impl Controlled for BackupPolicy {
         operator.observer.policy(&operator.view, name).await;
         catalogue::sync(operator, name).await?;
         harvest::release(operator, &host.history.of_policy(name)).await?;
-        let next = Next::at(plan.next());
-        if plan.work().next().is_none() {
-            return Ok(next);
-        }
-        if let Some(obstacle) = obstacle(operator, name, &object, &plan, &observed).await {
-            policy::refuse(&operator.view, name, obstacle.verdict, now).await?;
-            return Ok(match obstacle.class {
-                ErrorClass::Permanent => next,
-                _ => Next::Pause,
-            });
-        }
-        match start::policy_job(operator, name, &object, &plan, &observed).await {
+        let next = [plan.next(), pods.again, begun.next()];
+        let next = Next::at(next.into_iter().flatten().min());
+        match begun {
+            Begun::Failed(error) => Err(error.into()),
+            Begun::Obstacle(obstacle) if obstacle.class != ErrorClass::Permanent => Ok(Next::Pause),
             // The Job's own events wake the policy again.
-            Ok(()) => Ok(next),
-            Err(error) if error.class() == ErrorClass::Permanent => {
-                let verdict = Verdict::no(error.reason(), error.to_string());
-                policy::refuse(&operator.view, name, verdict, now).await?;
-                Ok(next)
-            }
-            Err(error) => Err(error.into()),
+            _ => Ok(next),
         }
     }
+}
+
+/// What became of a plan.
+enum Begun {
+    /// A Job.
+    Started,
+    /// No Job: there is nothing to do, or not before a time.
+    Nothing(Option<Timestamp>),
+    /// No Job, although there is something to do.
+    Obstacle(Obstacle),
+    /// Nobody knows: the API server could not be asked.
+    Failed(StartError),
+}
+
+impl Begun {
+    fn next(&self) -> Option<Timestamp> {
+        match self {
+            Self::Nothing(next) => *next,
+            Self::Started | Self::Obstacle(_) | Self::Failed(_) => None,
+        }
+    }
+}
+
+/// Starts a Job where the plan holds work, unless that would be in vain.
+async fn begin(
+    operator: &Operator,
+    name: &Name,
+    object: &Arc<BackupPolicy>,
+    plan: &Plan,
+    observed: &PolicyObservation,
+    forced: bool,
+    now: Timestamp,
+) -> Begun {
+    if plan.work().next().is_none() {
+        return Begun::Nothing(None);
+    }
+    if let Some(obstacle) = obstacle(operator, name, object, plan, observed).await {
+        return Begun::Obstacle(obstacle);
+    }
+    let jobs = operator.host.history.of_policy(name);
+    if let Some(next) = done_already(&jobs, plan).filter(|next| *next > now && !forced) {
+        return Begun::Nothing(Some(next));
+    }
+    match start::policy_job(operator, name, object, plan, observed).await {
+        Ok(()) => Begun::Started,
+        Err(error) if error.class() == ErrorClass::Transient => Begun::Failed(error),
+        Err(error) => Begun::Obstacle(Obstacle {
+            class: error.class(),
+            verdict: Verdict::no(error.reason(), error.to_string()),
+        }),
+    }
+}
+
+/// Until when an upkeep is not repeated that has ended well and is planned again all the same: what a
+/// pod sees is not what is seen from here, and another one would see no more.
+fn done_already(jobs: &[Arc<JobRecord>], plan: &Plan) -> Option<Timestamp> {
+    if backs_up(plan) {
+        return None;
+    }
+    let (ended, last) = jobs
+        .iter()
+        .filter_map(|job| Some((job.kept.as_ref()?.ended, job)))
+        .max_by_key(|(ended, _)| *ended)?;
+    let well = !last.has_failed() && last.kind == TaskKind::Upkeep;
+    let same = last.purpose.plan.as_deref() == Some(start::upkeep_key(plan).as_str());
+    (well && same)
+        .then(|| ended.checked_add(LONGEST_DELAY).ok())
+        .flatten()
+}
+
+fn backs_up(plan: &Plan) -> bool {
+    let mut actions = plan.actions.iter();
+    actions.any(|action| matches!(action, Action::Backup { .. }))
 }
 
 /// Why no Job is started although the plan holds work.
@@ -110,11 +172,7 @@ async fn obstacle(
     plan: &Plan,
     observed: &PolicyObservation,
 ) -> Option<Obstacle> {
-    let backs_up = plan
-        .actions
-        .iter()
-        .any(|action| matches!(action, Action::Backup { .. }));
-    if !backs_up {
+    if !backs_up(plan) {
         return None;
     }
     if let Some(destination) = object.spec.destinations.first() {
@@ -170,7 +228,11 @@ async fn report_requests(
             .as_ref()
             .and_then(|status| status.last_handled_request.as_ref());
         super::patience(operator, "Backup", name, object.as_ref(), last_handled, now);
-        if let Err(error) = backup::reconcile(&operator.view, name, now).await {
+        let trouble = trouble.filter(|trouble| trouble.object.as_ref() == Some(&name.name));
+        let pending = trouble.map_or_else(backup::pending, |trouble| {
+            Verdict::unknown(trouble.reason, trouble.message.clone())
+        });
+        if let Err(error) = backup::reconcile_as(&operator.view, name, pending, now).await {
             tracing::error!(backup = %name, %error, "The status of a backup was not written.");
         }
     }
