@@ -81,11 +81,36 @@ pub async fn reconcile<H: Host>(
     patience: Patience,
     now: Timestamp,
 ) -> Result<Plan, RunError> {
-    let Planned { plan, record, done } = plan(view, name, patience, now).await?;
-    if !done {
-        report_waiting(view, name, &record, &plan, now).await?;
+    let planned = plan(view, name, patience, now).await?;
+    report_plan(view, name, &planned, None, now).await?;
+    Ok(planned.plan)
+}
+
+/// Writes how a Restore stands that was planned; `instead` of what follows from the plan where what it
+/// asks for cannot be begun.
+///
+/// # Errors
+/// When the memory fails.
+pub async fn report_plan<H: Host>(
+    view: &View<H>,
+    name: &Name,
+    planned: &Planned,
+    instead: Option<Verdict>,
+    now: Timestamp,
+) -> Result<(), RunError> {
+    if planned.done {
+        return Ok(());
     }
-    Ok(plan)
+    match instead.or_else(|| waiting(&planned.plan)) {
+        Some(verdict) => write_verdict(view, name, &planned.record, verdict, now).await,
+        None => Ok(()),
+    }
+}
+
+/// What is said of one that is under way.
+#[must_use]
+pub fn running() -> Verdict {
+    Verdict::unknown("Running", "The restore is under way.")
 }
 
 async fn observed<H: Host>(
@@ -187,25 +212,16 @@ async fn own_runs<H: Host>(
     Ok(runs)
 }
 
-async fn report_waiting<H: Host>(
-    view: &View<H>,
-    name: &Name,
-    record: &ObjectRecord,
-    plan: &Plan,
-    now: Timestamp,
-) -> Result<(), RunError> {
-    let verdict = plan.actions.iter().find_map(|action| match action {
+/// How one stands that is not done.
+fn waiting(plan: &Plan) -> Option<Verdict> {
+    plan.actions.iter().find_map(|action| match action {
         Action::Refuse {
             reason, message, ..
         } => Some(Verdict::no(reason, message.clone())),
         Action::WaitUntil { what, .. } => Some(Verdict::unknown("Waiting", what.clone())),
-        Action::Restore { .. } => Some(Verdict::unknown("Running", "The restore is under way.")),
+        Action::Restore { .. } => Some(running()),
         _ => None,
-    });
-    match verdict {
-        Some(verdict) => write_verdict(view, name, record, verdict, now).await,
-        None => Ok(()),
-    }
+    })
 }
 
 async fn write_verdict<H: Host>(
@@ -346,11 +362,11 @@ pub async fn report_outcome<H: Host>(
     Ok(())
 }
 
-/// Says that a Restore cannot be carried out as it is declared.
+/// Says how a Restore stands that is not done.
 ///
 /// # Errors
 /// When the memory fails.
-pub async fn refuse<H: Host>(
+pub async fn say<H: Host>(
     view: &View<H>,
     name: &Name,
     verdict: Verdict,

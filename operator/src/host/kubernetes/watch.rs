@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
-use holdfast_crds::{Backup, BackupPolicy, Destination, MongoConnection, Restore, Source};
+use holdfast_crds::{
+    Backup, BackupPolicy, Destination, MongoConnection, Restore, RestoreTarget, Source,
+};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
@@ -480,6 +482,23 @@ fn secret_changed(host: &KubernetesHost, wakes: &Wakes, secret: &Name) {
             && is_meant(source)
         {
             wakes.policy(name);
+            // A Restore to where it reads from waits for the same.
+            for (restore, one) in &declared.restores {
+                let original = matches!(one.spec.to, RestoreTarget::Original(_));
+                let from = Name::new(&restore.namespace, &one.spec.from.policy);
+                if original && from == *name {
+                    wakes.restore(restore);
+                }
+            }
+        }
+    }
+    for (name, restore) in &declared.restores {
+        if name.namespace == secret.namespace
+            && let RestoreTarget::Mongodb(to) = &restore.spec.to
+            && let MongoConnection::UriFrom(source) = &to.connection
+            && is_meant(source)
+        {
+            wakes.restore(name);
         }
     }
 }

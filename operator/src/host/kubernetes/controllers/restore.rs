@@ -1,6 +1,6 @@
 //! A pass over a Restore: one Job, once.
 
-use holdfast_crds::Restore;
+use holdfast_crds::{Restore, RestoreTarget, Source};
 use holdfast_engine::class::{Classified, ErrorClass};
 use jiff::Timestamp;
 use kube::Resource;
@@ -13,7 +13,9 @@ use super::super::{harvest, pods, start};
 use crate::host::{Host, Name};
 use crate::plan::{Action, Plan};
 use crate::reconcile::conditions::Verdict;
+use crate::reconcile::dereference::{self, DereferenceError};
 use crate::reconcile::restore::{self, Report};
+use crate::run::RunError;
 use crate::run::restore::RestoreOutcome;
 
 impl Controlled for Restore {
@@ -71,32 +73,84 @@ impl Controlled for Restore {
             harvest::release(operator, &jobs).await?;
             return Ok(Next::Never);
         }
-        let plan = restore::reconcile(&operator.view, name, patience, now).await?;
-        let chosen = plan.actions.iter().find_map(|action| match action {
-            Action::Restore {
-                destination,
-                snapshot,
-                ..
-            } => Some((destination.clone(), snapshot.id.clone())),
-            _ => None,
-        });
-        let Some((destination, snapshot)) = chosen else {
-            // What it waits for wakes it; a destination that cannot be used may tell nobody.
-            return Ok(match plan.refusal() {
-                Some(("DestinationNotReady", _)) => Next::Pause,
-                _ => Next::at(plan.next()),
-            });
-        };
-        match start::restore_job(operator, name, &object, &destination, &snapshot).await {
-            Ok(()) => Ok(Next::Change),
-            Err(error) if error.class() == ErrorClass::Permanent => {
-                let verdict = Verdict::no(error.reason(), error.to_string());
-                restore::refuse(&operator.view, name, verdict, now).await?;
-                Ok(Next::Change)
+        let planned = restore::plan(&operator.view, name, patience, now).await?;
+        let begun = begin(operator, name, &object, &planned.plan).await;
+        // One verdict a pass: two that take turns would be two writes and two events each time.
+        let instead = match &begun {
+            Err(error) if error.class() != ErrorClass::Transient => {
+                Some(Verdict::no(error.reason(), error.to_string()))
             }
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(_) => None,
+        };
+        restore::report_plan(&operator.view, name, &planned, instead, now).await?;
+        match begun {
+            Ok(true) => Ok(Next::Change),
+            // What it waits for wakes it; a destination that cannot be used may tell nobody.
+            Ok(false) => Ok(match planned.plan.refusal() {
+                Some(("DestinationNotReady", _)) => Next::Pause,
+                _ => Next::at(planned.plan.next()),
+            }),
+            Err(error) => match error.class() {
+                ErrorClass::Permanent => Ok(Next::Change),
+                ErrorClass::Waiting => Ok(Next::Pause),
+                ErrorClass::Transient | ErrorClass::Damaged => Err(error.into()),
+            },
         }
     }
+}
+
+/// Starts the Job of a plan that restores, once everything is there that its pod would ask for: a pod
+/// that finds a Secret missing has failed, and a Restore is tried once.
+async fn begin(
+    operator: &Operator,
+    name: &Name,
+    object: &Restore,
+    plan: &Plan,
+) -> Result<bool, StartError> {
+    let chosen = plan.actions.iter().find_map(|action| match action {
+        Action::Restore {
+            destination,
+            snapshot,
+            ..
+        } => Some((destination, &snapshot.id)),
+        _ => None,
+    });
+    let Some((destination, snapshot)) = chosen else {
+        return Ok(false);
+    };
+    dereference_target(operator, name, object)
+        .await
+        .map_err(RunError::from)?;
+    start::restore_job(operator, name, object, destination, snapshot).await?;
+    Ok(true)
+}
+
+/// Whether what the target needs to be reached is there.
+async fn dereference_target(
+    operator: &Operator,
+    name: &Name,
+    object: &Restore,
+) -> Result<(), DereferenceError> {
+    let host = operator.host.as_ref();
+    match &object.spec.to {
+        RestoreTarget::Files(_) => {}
+        RestoreTarget::Mongodb(to) => {
+            let of = format!("Restore {name}");
+            let field = "spec.to.mongodb.uriFrom";
+            dereference::mongodb_uri(host, &name.namespace, of, field, &to.connection).await?;
+        }
+        RestoreTarget::Original(_) => {
+            let policy = Name::new(&name.namespace, &object.spec.from.policy);
+            let declared = host.declared();
+            if let Some(policy) = declared.policies.get(&policy)
+                && let Source::Mongodb(source) = &policy.spec.source
+            {
+                let policy = &object.spec.from.policy;
+                dereference::mongodb(host, &name.namespace, policy, source).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Answers a forced pass that has nothing to do.
