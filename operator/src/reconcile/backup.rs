@@ -1,7 +1,7 @@
 //! Reconciles a Backup that asks for a run: says how it stands. The run itself is its policy's.
 
-use holdfast_crds::BackupStatus;
 use holdfast_crds::meta::Time;
+use holdfast_crds::{BackupCopy, BackupStatus};
 use holdfast_engine::class::Classified;
 use jiff::Timestamp;
 
@@ -66,7 +66,7 @@ pub async fn reconcile_as<H: Host>(
             status = found;
         }
         status.id = status.id.or(snapshot);
-        Verdict::yes("Completed", "The backup is complete.")
+        complete()
     } else {
         match PolicyHistory::of(&runs)
             .attempts
@@ -94,6 +94,30 @@ pub async fn reconcile_as<H: Host>(
     status.observed_generation = Some(record.generation);
     memory::write_status(view, "Backup", name, &record, &status).await?;
     Ok(result)
+}
+
+/// The status of a backup that was made, when its restore point is in these places now: in none once
+/// retention, or somebody, has removed it. That it succeeded stays true.
+#[must_use]
+pub fn refreshed(known: &BackupStatus, copies: &[BackupCopy], now: Timestamp) -> BackupStatus {
+    let verdict = if copies.is_empty() {
+        Verdict::yes(
+            "Pruned",
+            "The backup was complete, and has been removed since from every destination that it was in.",
+        )
+    } else {
+        complete()
+    };
+    let generation = known.observed_generation;
+    BackupStatus {
+        copies: copies.to_vec(),
+        conditions: conditions::set(&known.conditions, SUCCEEDED, verdict, generation, now),
+        ..known.clone()
+    }
+}
+
+fn complete() -> Verdict {
+    Verdict::yes("Completed", "The backup is complete.")
 }
 
 /// The status that the catalogue gives the backup.

@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use holdfast_crds::Backup;
+use holdfast_crds::{Backup, BackupCopy};
+use jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 
+use super::asked;
 use super::events::CONTROLLER;
-use super::host::BACKUP_ID_LABEL;
+use super::host::{BACKUP_ID_LABEL, is_mirror};
 use super::job::{LABEL_POLICY, label_value};
 use super::operator::{Operator, PassError};
 use super::record::{MANAGED_BY, MANAGER};
@@ -21,9 +23,6 @@ use crate::run::RunError;
 
 /// How the labels begin that name the destinations of a backup.
 const DESTINATION_LABEL: &str = "holdfast.dev/destination.";
-
-/// How many characters of an id the label holds.
-const ID_LENGTH: usize = 16;
 
 /// What leads from the objects that are there to those that are wanted.
 #[derive(Debug, Default, PartialEq)]
@@ -93,7 +92,8 @@ pub async fn sync(operator: &Operator, policy: &Name) -> Result<(), PassError> {
                 && backup.spec.policy == policy.name
         })
         .collect();
-    apply(operator, difference(wanted, &known, &unknown)).await
+    asked::refresh(operator, &known, &wanted.found, &seen, Timestamp::now()).await?;
+    apply(operator, difference(wanted, &known, &seen)).await
 }
 
 /// Shows the restore points in a destination whose policies are not declared: what a new cluster
@@ -181,24 +181,23 @@ fn copies(backup: &Backup) -> impl Iterator<Item = &str> {
 struct Wanted {
     /// The objects of the newest.
     objects: Vec<Backup>,
-    /// The ids of all.
-    ids: BTreeSet<String>,
+    /// Where each of all is, by its id.
+    found: BTreeMap<String, Vec<BackupCopy>>,
 }
 
 fn wanted(listings: &[Listing], limit: usize) -> Wanted {
     let mut backups = catalogue::backups(listings);
-    let ids = backups.iter().filter_map(id_of).collect();
+    let copies = |backup: &Backup| {
+        let status = backup.status.as_ref()?;
+        Some((status.id.clone()?, status.copies.clone()))
+    };
+    let found = backups.iter().filter_map(copies).collect();
     backups.drain(..backups.len().saturating_sub(limit));
     for backup in &mut backups {
         let Some(status) = &backup.status else {
             continue;
         };
-        let id: String = status
-            .id
-            .iter()
-            .flat_map(|id| id.chars())
-            .take(ID_LENGTH)
-            .collect();
+        let id = asked::short(status.id.as_deref().unwrap_or_default());
         let mut labels = BTreeMap::from([
             (MANAGED_BY.to_owned(), MANAGER.to_owned()),
             (BACKUP_ID_LABEL.to_owned(), id),
@@ -213,7 +212,7 @@ fn wanted(listings: &[Listing], limit: usize) -> Wanted {
     }
     Wanted {
         objects: backups,
-        ids,
+        found,
     }
 }
 
@@ -239,9 +238,8 @@ fn destination_label(destination: &str) -> String {
 }
 
 /// Compares the restore points with the objects of their policy. Those in destinations that cannot
-/// be seen now (`unknown`) are left alone.
-fn difference(wanted: Wanted, known: &[Arc<Backup>], unknown: &BTreeSet<String>) -> Difference {
-    let is_mirror = |backup: &Backup| backup.labels().contains_key(BACKUP_ID_LABEL);
+/// be seen now are left alone.
+fn difference(wanted: Wanted, known: &[Arc<Backup>], seen: &Seen) -> Difference {
     // A restore point that somebody asked for has its object already.
     let by_hand: BTreeSet<String> = known
         .iter()
@@ -278,9 +276,11 @@ fn difference(wanted: Wanted, known: &[Arc<Backup>], unknown: &BTreeSet<String>)
     for (name, backup) in mirrors {
         let hidden = backup.status.is_none() || seen.hides(backup);
         let leaves = backup.meta().deletion_timestamp.is_some();
-        // One that would take its data with it goes by a person's word only.
-        let kept = super::finalizer::has(backup.as_ref())
-            && id_of(backup).is_some_and(|id| wanted.ids.contains(&id));
+        // One that would take its data with it goes by a person's word only, as long as there may be
+        // any: a destination that the policy does not name any more was not looked into.
+        let gone =
+            seen.covers(backup) && id_of(backup).is_some_and(|id| !wanted.found.contains_key(&id));
+        let kept = super::finalizer::has(backup.as_ref()) && !gone;
         if !stay.contains(&name) && !hidden && !leaves && !kept {
             difference.delete.push(Name::of(backup.as_ref()));
         }
@@ -446,7 +446,6 @@ async fn relabel(operator: &Operator, name: &Name, backup: &Backup) -> Result<()
 mod tests {
     use holdfast_crds::meta::Time;
     use holdfast_engine::repository::Snapshot;
-    use jiff::Timestamp;
 
     use super::*;
 
@@ -540,7 +539,7 @@ mod tests {
         let mut known = there(wanted(&[listing("box", &[1])], 50));
         let mut by_hand = known.remove(0).as_ref().clone();
         by_hand.metadata.name = Some("before-migration".to_owned());
-        by_hand.metadata.labels = None;
+        by_hand.labels_mut().remove(MANAGED_BY);
         let known = [Arc::new(by_hand)];
         let here = difference(wanted(&[listing("box", &[1])], 50), &known, &none());
         assert_eq!(here, Difference::default());

@@ -16,6 +16,7 @@ use super::events::Events;
 use super::history::History;
 use super::looks::{Looks, not_looked_at};
 use super::objects::{Change, Objects};
+use super::record::{JobRecord, MANAGED_BY, MANAGER};
 use super::secrets::ClusterSecrets;
 use super::status;
 use crate::host::secrets::SecretError;
@@ -29,7 +30,7 @@ use crate::run::{RunError, fingerprint};
 /// The annotation that asks for a pass: any new value of it.
 pub const REQUESTED_AT: &str = "holdfast.dev/requestedAt";
 
-/// The label of a Backup that mirrors a restore point: the beginning of its id.
+/// The label of a Backup whose restore point was made: the beginning of its id.
 pub const BACKUP_ID_LABEL: &str = "holdfast.dev/backup-id";
 
 /// The host of a cluster.
@@ -206,11 +207,21 @@ impl KubernetesHost {
     }
 }
 
+/// Whether a Backup mirrors a restore point: we made it, and not a person who asked for a run.
+#[must_use]
+pub fn is_mirror(backup: &Backup) -> bool {
+    let labels = backup.labels();
+    labels.contains_key(BACKUP_ID_LABEL)
+        && labels
+            .get(MANAGED_BY)
+            .is_some_and(|manager| manager == MANAGER)
+}
+
 /// Whether a Backup asks for a run that it has not had: it was written by hand, and nothing came of
 /// it yet.
 #[must_use]
 pub fn asks_for_a_run(backup: &Backup) -> bool {
-    if backup.meta().deletion_timestamp.is_some() || backup.labels().contains_key(BACKUP_ID_LABEL) {
+    if backup.meta().deletion_timestamp.is_some() || is_mirror(backup) {
         return false;
     }
     let Some(status) = &backup.status else {

@@ -1,5 +1,6 @@
 //! The host of a cluster: resources come from the API server, and work is done by Jobs.
 
+mod asked;
 pub mod catalogue;
 pub mod controllers;
 pub mod events;

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::host::{BACKUP_ID_LABEL, KubernetesHost};
+use super::host::{KubernetesHost, is_mirror};
 use super::objects::{Change, Objects, Seen};
 use super::record::{Concern, JobRecord, MANAGED_BY, MANAGER};
 use super::wakes::Wakes;
@@ -426,7 +426,7 @@ fn policy_changed(host: &KubernetesHost, wakes: &Wakes, change: &Change<BackupPo
 
 fn backup_changed(host: &KubernetesHost, wakes: &Wakes, change: &Change<Backup>) {
     let (Change::Declared(object) | Change::Status(object) | Change::Gone(object)) = change;
-    let by_hand = !object.labels().contains_key(BACKUP_ID_LABEL);
+    let by_hand = !is_mirror(object);
     if by_hand {
         host.declaration_changed();
     }

@@ -7,7 +7,7 @@ use holdfast_crds::{Backup, DeletionPolicy};
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
-use super::super::host::{BACKUP_ID_LABEL, asks_for_a_run};
+use super::super::host::{asks_for_a_run, is_mirror};
 use super::super::operator::{Controlled, Next, Operator, PassError};
 use super::super::{catalogue, finalizer, harvest};
 use super::deletion;
@@ -56,7 +56,7 @@ fn shows_nothing(object: &Backup, declared: &Declared) -> bool {
         declared.destinations.contains_key(&name) || declared.departing.contains_key(&name)
     };
     let copies = object.status.as_ref().map(|status| &status.copies);
-    object.labels().contains_key(BACKUP_ID_LABEL)
+    is_mirror(object)
         && !finalizer::has(object)
         && copies.is_some_and(|copies| !copies.iter().any(|copy| there(&copy.destination)))
 }
