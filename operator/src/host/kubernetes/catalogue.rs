@@ -353,7 +353,12 @@ pub async fn take_away(operator: &Operator, name: &Name) -> Result<(), PassError
             }
             Ok(())
         }
-        Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(()),
+        Err(kube::Error::Api(answer)) if answer.code == 404 => {
+            // No watch may ever tell of it.
+            operator.host.backups.remove(known);
+            Ok(())
+        }
+        Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(()),
         Err(error) => Err(RunError::api("delete", "Backup", name, &error).into()),
     }
 }
@@ -380,7 +385,7 @@ async fn create(operator: &Operator, backup: &Backup) -> Result<(), PassError> {
     };
     match api(operator, &name).create(&parameters, &object).await {
         Ok(answer) => {
-            operator.host.backups.put(answer);
+            operator.host.backups.put_created(answer);
         }
         // Somebody's own object has the name; it is not touched.
         Err(kube::Error::Api(answer)) if answer.code == 409 => return Ok(()),

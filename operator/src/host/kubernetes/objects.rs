@@ -35,20 +35,29 @@ where
 {
     writer: Mutex<Writer<K>>,
     reader: Store<K>,
+    /// What we created ourselves and no watch has told of yet.
+    created: Mutex<HashSet<ObjectRef<K>>>,
 }
 
 /// Which objects one watch has told of: what is not in its next list is gone.
 #[derive(Debug)]
 pub struct Seen<K: Resource<DynamicType = ()>> {
+    /// The namespace that it is of, or all.
+    namespace: Option<String>,
     known: HashSet<ObjectRef<K>>,
     listed: HashSet<ObjectRef<K>>,
+    /// What we had created when its list began: that must be in it.
+    created: HashSet<ObjectRef<K>>,
 }
 
-impl<K: Resource<DynamicType = ()>> Default for Seen<K> {
-    fn default() -> Self {
+impl<K: Resource<DynamicType = ()>> Seen<K> {
+    /// Nothing yet, of a watch of one namespace or of all.
+    pub fn nothing(namespace: Option<String>) -> Self {
         Self {
+            namespace,
             known: HashSet::new(),
             listed: HashSet::new(),
+            created: HashSet::new(),
         }
     }
 }
@@ -66,6 +75,7 @@ where
         Self {
             writer: Mutex::new(writer),
             reader,
+            created: Mutex::default(),
         }
     }
 }
@@ -94,15 +104,24 @@ where
         match event {
             Event::Init => {
                 seen.listed.clear();
+                let ours = |reference: &&ObjectRef<K>| {
+                    seen.namespace.is_none() || seen.namespace == reference.namespace
+                };
+                seen.created = self.created().iter().filter(ours).cloned().collect();
                 Vec::new()
             }
             Event::InitApply(object) => {
-                seen.listed.insert(ObjectRef::from(&object));
+                let reference = ObjectRef::from(&object);
+                self.created().remove(&reference);
+                seen.listed.insert(reference);
                 self.put(object).into_iter().collect()
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut seen.listed);
-                let before = std::mem::replace(&mut seen.known, listed);
+                let mut before = std::mem::replace(&mut seen.known, listed);
+                before.extend(std::mem::take(&mut seen.created));
+                self.created()
+                    .retain(|reference| !before.contains(reference));
                 before
                     .iter()
                     .filter(|reference| !seen.known.contains(reference))
@@ -111,12 +130,15 @@ where
                     .collect()
             }
             Event::Apply(object) => {
-                seen.known.insert(ObjectRef::from(&object));
+                let reference = ObjectRef::from(&object);
+                self.created().remove(&reference);
+                seen.known.insert(reference);
                 self.put(object).into_iter().collect()
             }
             Event::Delete(object) => {
                 let reference = ObjectRef::from(&object);
                 seen.known.remove(&reference);
+                self.created().remove(&reference);
                 self.reader
                     .get(&reference)
                     .filter(|known| known.uid() == object.uid())
@@ -131,6 +153,17 @@ where
     /// the watch tells of them.
     pub fn put(&self, object: K) -> Option<Change<K>> {
         self.put_if(object, |_, _| true)
+    }
+
+    fn created(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectRef<K>>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over an object that we created. Should it be deleted before any watch tells of it, the
+    /// next list does by not having it.
+    pub fn put_created(&self, object: K) -> Option<Change<K>> {
+        self.created().insert(ObjectRef::from(&object));
+        self.put(object)
     }
 
     /// Takes over the answer to a write to an object that is there. Where that was deleted, or declared
@@ -256,7 +289,7 @@ mod tests {
     #[test]
     fn an_older_version_does_not_undo_our_own_write() {
         let objects = Objects::<Backup>::default();
-        let mut seen = Seen::default();
+        let mut seen = Seen::nothing(None);
         assert!(objects.put(backup("a", "7", 2)).is_some());
         assert!(
             objects
@@ -319,7 +352,7 @@ mod tests {
     #[test]
     fn what_a_new_list_lacks_is_gone_and_what_other_watches_told_stays() {
         let objects = Objects::<Backup>::default();
-        let (mut one, mut other) = (Seen::default(), Seen::default());
+        let (mut one, mut other) = (Seen::nothing(None), Seen::nothing(None));
         for event in [
             Event::Init,
             Event::InitApply(backup("a", "1", 1)),
@@ -343,5 +376,27 @@ mod tests {
             1
         );
         assert_eq!(names(&objects), ["b"]);
+    }
+
+    /// The watch was away when it was created and deleted: no event ever tells of it.
+    #[test]
+    fn what_we_created_and_a_new_list_lacks_is_gone() {
+        let objects = Objects::<Backup>::default();
+        let mut seen = Seen::nothing(Some("default".to_owned()));
+        let mut elsewhere = Seen::nothing(Some("other".to_owned()));
+        objects.put_created(backup("a", "1", 1));
+        for event in [Event::Init, Event::InitDone] {
+            assert!(objects.take(event, &mut elsewhere).is_empty());
+        }
+        objects.take(Event::Init, &mut seen);
+        // Created while it is being listed: it may come after the list.
+        objects.put_created(backup("b", "2", 1));
+        let gone = objects.take(Event::InitDone, &mut seen);
+        assert!(matches!(&gone[..], [Change::Gone(one)] if one.name_any() == "a"));
+        assert_eq!(names(&objects), ["b"]);
+        objects.take(Event::Apply(backup("b", "3", 1)), &mut seen);
+        objects.take(Event::Init, &mut seen);
+        objects.take(Event::InitDone, &mut seen);
+        assert!(names(&objects).is_empty());
     }
 }

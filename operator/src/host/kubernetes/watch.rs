@@ -161,7 +161,10 @@ async fn objects<K>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let mut waiting: HashSet<usize> = (0..apis.len()).collect();
-    let mut seen: Vec<Seen<K>> = apis.iter().map(|_| Seen::default()).collect();
+    let mut seen: Vec<Seen<K>> = apis
+        .iter()
+        .map(|(namespace, _)| Seen::nothing(namespace.clone()))
+        .collect();
     let mut ready = Some(ready);
     let streams = apis
         .into_iter()
