@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::failure::Failure;
 use super::session::cancelled_by_signals;
 use crate::host::Host;
+use crate::host::kubernetes::fence::Fence;
 use crate::host::kubernetes::job::JobSettings;
 use crate::host::kubernetes::lease::{Election, Times};
 use crate::host::kubernetes::metrics::JobMetrics;
@@ -29,7 +30,12 @@ use crate::web::{self, Readiness};
 pub(super) async fn operator(arguments: OperatorArgs) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
     let cancel = cancelled_by_signals()?;
-    let client = client().await?;
+    let config = config().await?;
+    let fence = Fence::default();
+    if arguments.leader_elect {
+        fence.close();
+    }
+    let client = fence.client(config.clone()).map_err(unspeakable)?;
     let identity = arguments.identity();
     let host = Arc::new(KubernetesHost::new(
         client.clone(),
@@ -76,8 +82,10 @@ pub(super) async fn operator(arguments: OperatorArgs) -> Result<(), Failure> {
             .lease_namespace
             .clone()
             .unwrap_or_else(|| client.default_namespace().to_owned());
-        let mut election = Election::new(client, &namespace, identity, Times::default());
-        lead_elected(operator, &arguments, &mut election, &cancel).await
+        // The lease itself is written before it is held.
+        let client = Client::try_from(config).map_err(unspeakable)?;
+        let mut election = Election::new(client, &namespace, identity, Times::default(), fence);
+        lead_elected(operator, &arguments, &mut election, &leader, &cancel).await
     } else {
         lead(operator, &arguments, cancel.clone()).await;
         Ok(())
@@ -92,13 +100,19 @@ pub(super) async fn operator(arguments: OperatorArgs) -> Result<(), Failure> {
 
 /// Speaks to the cluster that a pod is in, or that kubectl speaks to.
 pub(super) async fn client() -> Result<Client, Failure> {
-    let config = Config::infer().await.map_err(|error| {
+    Client::try_from(config().await?).map_err(unspeakable)
+}
+
+async fn config() -> Result<Config, Failure> {
+    Config::infer().await.map_err(|error| {
         Failure::Usage(format!(
             "no cluster is known: {error}; run in a pod with a service account, or set KUBECONFIG"
         ))
-    })?;
-    Client::try_from(config)
-        .map_err(|error| Failure::Usage(format!("the cluster cannot be spoken to: {error}")))
+    })
+}
+
+fn unspeakable(error: kube::Error) -> Failure {
+    Failure::Usage(format!("the cluster cannot be spoken to: {error}"))
 }
 
 fn settings(arguments: &OperatorArgs) -> JobSettings {
@@ -117,7 +131,7 @@ async fn lead_elected(
     election: &mut Election,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
-    if !election.win(cancel).await {
+    let Some(since) = election.win(cancel).await else {
         return Ok(());
     }
     tracing::info!("This replica leads.");
@@ -140,6 +154,9 @@ async fn lead_elected(
     election.release().await;
     Ok(())
 }
+
+/// How long the passes that were begun may take when the process is to end.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Runs the controllers until it is cancelled.
 async fn lead(operator: Arc<Operator>, arguments: &OperatorArgs, cancel: CancellationToken) {

@@ -14,6 +14,8 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
+use super::fence::Fence;
+
 /// The name of the lease.
 pub const LEASE: &str = "holdfast-operator";
 
@@ -58,12 +60,21 @@ pub struct Election {
     seen: Option<(String, Instant)>,
     /// The record as this process wrote it last.
     held: Option<Lease>,
+    /// What writes while the lease is held.
+    fence: Fence,
 }
 
 impl Election {
-    /// A candidate called `identity`, which no other may be called.
+    /// A candidate called `identity`, which no other may be called. The fence opens while it holds the
+    /// lease.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, identity: String, times: Times) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        identity: String,
+        times: Times,
+        fence: Fence,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
@@ -71,15 +82,24 @@ impl Election {
             times,
             seen: None,
             held: None,
+            fence,
         }
     }
 
-    /// Waits until this process holds the lease; false when it was cancelled before.
-    pub async fn win(&mut self, cancel: &CancellationToken) -> bool {
+    /// Waits until this process holds the lease, and says since when: the moment before it asked,
+    /// since the others count from when the answer was made. `None` when it was cancelled before.
+    pub async fn win(&mut self, cancel: &CancellationToken) -> Option<Instant> {
         let mut told = false;
+        // An answer that comes when the lease has run out again is worth nothing.
+        let patience = self.times.deadline / 2;
         loop {
-            match self.try_once(Instant::now()).await {
-                Ok(Standing::Held) => return true,
+            let began = Instant::now();
+            let tried = tokio::time::timeout(patience, self.try_once(began)).await;
+            match tried.unwrap_or_else(|_| Err(kube::Error::Service("no answer in time".into()))) {
+                Ok(Standing::Held) => {
+                    self.fence.open_until(began + self.times.deadline);
+                    return Some(began);
+                }
                 Ok(Standing::Other) => {
                     if !told {
                         tracing::info!(lease = LEASE, "Another replica leads; this one waits.");
@@ -92,15 +112,15 @@ impl Election {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.times.retry) => {}
-                () = cancel.cancelled() => return false,
+                () = cancel.cancelled() => return None,
             }
         }
     }
 
-    /// Renews the lease until that fails for too long, or until it is cancelled; says whether it is
-    /// still held.
-    pub async fn keep(&mut self, cancel: &CancellationToken) -> bool {
-        let mut renewed = Instant::now();
+    /// Renews the lease, held since a moment, until that fails for too long, or until it is cancelled;
+    /// says whether it is still held.
+    pub async fn keep(&mut self, since: Instant, cancel: &CancellationToken) -> bool {
+        let mut renewed = since;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.times.retry) => {}
@@ -109,7 +129,10 @@ impl Election {
             let left = self.times.deadline.saturating_sub(renewed.elapsed());
             let began = Instant::now();
             match tokio::time::timeout(left, self.try_once(began)).await {
-                Ok(Ok(Standing::Held)) => renewed = began,
+                Ok(Ok(Standing::Held)) => {
+                    renewed = began;
+                    self.fence.open_until(began + self.times.deadline);
+                }
                 Ok(Ok(Standing::Other)) => return false,
                 Ok(Err(error)) => {
                     tracing::warn!(lease = LEASE, %error, "The lease was not renewed; it is tried again.");

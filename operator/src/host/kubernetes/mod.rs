@@ -4,6 +4,7 @@ mod asked;
 pub mod catalogue;
 pub mod controllers;
 pub mod events;
+pub mod fence;
 pub mod finalizer;
 pub mod harvest;
 pub mod history;
