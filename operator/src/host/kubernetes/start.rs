@@ -10,10 +10,11 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 use secrecy::ExposeSecret;
 
+use super::events::CONTROLLER;
 use super::job::{
     self, BackupTask, BuildError, DeleteTask, JobOrder, OrderDestination, PlannedTask, RestoreTask,
     RunSecret, Task, TaskKind, asked_job_name, delete_job_name, next_attempt, run_key,
@@ -452,7 +453,6 @@ async fn create(operator: &Operator, mut start: Start<'_>) -> Result<(), StartEr
             })
             .collect(),
         task: start.task.clone(),
-        keys_version: keys_version(operator, &start),
         fingerprint: start.purpose.fingerprint.as_deref(),
         settings: &operator.jobs,
     };
@@ -503,22 +503,32 @@ async fn create(operator: &Operator, mut start: Start<'_>) -> Result<(), StartEr
     Ok(())
 }
 
-/// What changes when one of the keys of foreign destinations does.
-fn keys_version(operator: &Operator, start: &Start<'_>) -> String {
-    let foreign = start
-        .sites
-        .iter()
-        .filter(|site| site.name.namespace != start.namespace);
-    let versions: Vec<String> = foreign
-        .flat_map(|site| {
-            let namespace = &site.name.namespace;
-            fingerprint::secrets(&site.spec)
-                .into_iter()
-                .map(|source| operator.host.secret_version(namespace, source))
-        })
-        .map(Option::unwrap_or_default)
-        .collect();
-    versions.join(" ")
+/// Takes over the Job that has the name already, if it is the one that was to be created.
+async fn adopt(
+    operator: &Operator,
+    jobs: &Api<Job>,
+    name: Name,
+    owner: &str,
+) -> Result<(), StartError> {
+    let job = jobs
+        .get(&name.name)
+        .await
+        .map_err(|error| RunError::api("read", "Job", &name, &error))?;
+    let record = may_adopt(&job, owner).map_err(|whose| StartError::NameTaken { name, whose })?;
+    let concerns = record.concerns();
+    operator.host.history.put(record);
+    // It may have ended, of which nothing was known when it was decided to start it.
+    super::watch::concern(&operator.wakes, concerns);
+    Ok(())
+}
+
+/// What a Job says of itself, if it is ours and of this owner; or else whose it is.
+fn may_adopt(job: &Job, owner: &str) -> Result<JobRecord, &'static str> {
+    let record = JobRecord::of(job).ok_or("is not Holdfast's")?;
+    match &record.owner {
+        Some(known) if known.uid == owner => Ok(record),
+        _ => Err("belongs to another object, maybe to one that is gone and had the same name"),
+    }
 }
 
 /// Copies the keys of destinations of other namespaces to where the pod can mount them.
@@ -543,9 +553,13 @@ async fn copy(operator: &Operator, secret: &RunSecret) -> Result<(), StartError>
     }
     let manifest = secret.manifest(values);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &secret.namespace);
-    match secrets.create(&PostParams::default(), &manifest).await {
+    // What is not applied any more goes: a key that was changed must not stay behind.
+    let parameters = PatchParams::apply(CONTROLLER).force();
+    match secrets
+        .patch(&secret.name, &parameters, &Patch::Apply(&manifest))
+        .await
+    {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(()),
         Err(kube::Error::Api(answer)) if answer.code == 403 => Err(StartError::Copy(format!(
             "{}; allow it by the chart's value sharedDestinations",
             answer.message

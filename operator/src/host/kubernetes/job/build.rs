@@ -20,7 +20,7 @@ use super::secrets::{Owner, RunSecret, Secrets};
 use super::{
     ANNOTATION_FINGERPRINT, ANNOTATION_OBJECT, ANNOTATION_POLICY, ANNOTATION_SCHEDULED_FOR,
     CONTAINER, EXIT_PERMANENT, LABEL_MANAGED_BY, LABEL_POLICY, LABEL_RUN, MANAGER, SECRETS_FOLDER,
-    Task, TaskKind, Work, WorkDestination, WorkPolicy, label_value,
+    Task, TaskKind, Work, WorkDestination, WorkPolicy, keys_name, label_value,
 };
 
 /// How long a look may take: nothing is written, and another one follows.
@@ -31,8 +31,7 @@ const LOOK_SECONDS: i64 = 3_600;
 pub struct Built {
     /// The Job.
     pub job: Job,
-    /// The Secret with the keys of foreign destinations, to be created before the Job. That it is
-    /// there already is fine: the same keys have the same name.
+    /// The Secret with the keys of foreign destinations, to be applied before the Job is created.
     pub secret: Option<RunSecret>,
 }
 
@@ -52,7 +51,7 @@ pub fn build(order: &JobOrder<'_>) -> Result<Built, BuildError> {
         .and_then(|(_, spec)| spec.job.as_ref())
         .unwrap_or(&default);
     let json = work.to_json()?;
-    let keys = parts.secrets.keys_name(&order.owner, &order.keys_version);
+    let keys = keys_name(&order.owner.name, &order.owner.uid);
     let (mut volumes, mut mounts): (Vec<_>, Vec<_>) =
         parts.secrets.volumes(&keys).into_iter().unzip();
     volumes.extend(parts.claims.volumes());
@@ -100,9 +99,7 @@ pub fn build(order: &JobOrder<'_>) -> Result<Built, BuildError> {
     };
     Ok(Built {
         job,
-        secret: parts
-            .secrets
-            .run_secret(&keys, order.namespace, &order.owner),
+        secret: parts.secrets.run_secret(order.namespace, &order.owner),
     })
 }
 
@@ -143,7 +140,7 @@ impl Parts {
                 spec: self.policy(order, name, spec)?,
             });
         }
-        let keys = self.secrets.keys_name(&order.owner, &order.keys_version);
+        let keys = keys_name(&order.owner.name, &order.owner.uid);
         work.secrets = self.secrets.folders(&keys);
         Ok(work)
     }

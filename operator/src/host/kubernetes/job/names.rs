@@ -70,8 +70,14 @@ pub fn work_job_name(object: &str, kind: &str, salt: &str) -> String {
 /// The name of the Secret in which an object's Jobs find the keys of foreign destinations: the same
 /// for as long as it is the same object, so that no copy of a key that was changed stays behind.
 #[must_use]
-pub fn keys_name(object: &str, parts: &[&str]) -> String {
-    joined(object, &format!("-keys-{}", hash(parts)))
+pub fn keys_name(object: &str, uid: &str) -> String {
+    joined(object, &format!("-keys-{}", hash(&[uid, "shared"])))
+}
+
+/// The key in that Secret of one value: the same wherever it stands among others.
+#[must_use]
+pub fn keys_entry(namespace: &str, secret: &str, key: &str) -> String {
+    hash(&[namespace, secret, key])
 }
 
 /// What all attempts at one run have in common, whatever Job or pod makes them: a snapshot carries

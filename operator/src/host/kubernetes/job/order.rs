@@ -50,8 +50,6 @@ pub struct JobOrder<'a> {
     pub destinations: Vec<OrderDestination<'a>>,
     /// What to do; the spec of a Restore as it is declared.
     pub task: Task,
-    /// What changes when a secret of a foreign destination does, and tells nothing of it.
-    pub keys_version: String,
     /// What the operator recognises the declaration by.
     pub fingerprint: Option<&'a str>,
     /// What it says of every Job.

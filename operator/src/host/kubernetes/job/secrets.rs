@@ -9,13 +9,13 @@ use k8s_openapi::api::core::v1::{KeyToPath, Secret, SecretVolumeSource, Volume, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::order::BuildError;
-use super::{LABEL_MANAGED_BY, MANAGER, SECRETS_FOLDER, keys_name};
+use super::{LABEL_MANAGED_BY, MANAGER, SECRETS_FOLDER, keys_entry, keys_name};
 
 /// Only the pod's group may read what is mounted, which is the one that `fsGroup` names.
 const MODE: i32 = 0o440;
 
 /// The Secret with the keys of foreign destinations. It goes away with the object that the Job is
-/// for, and serves all Jobs of that object until a key changes.
+/// for, and serves all Jobs of that object: each writes into it what the keys are now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSecret {
     /// Its name.
@@ -54,7 +54,6 @@ impl RunSecret {
                 ..ObjectMeta::default()
             },
             data: Some(values),
-            immutable: Some(true),
             ..Secret::default()
         }
     }
@@ -112,12 +111,11 @@ impl Secrets {
                     reference.name.clone(),
                     reference.key.clone(),
                 );
-                let known = self.foreign.iter().position(|one| *one == from);
-                let index = known.unwrap_or_else(|| {
+                let key = entry(&from);
+                if !self.foreign.contains(&from) {
                     self.foreign.push(from);
-                    self.foreign.len() - 1
-                });
-                format!("{}/{index}", foreign_folder())
+                }
+                format!("{}/{key}", foreign_folder())
             }
         };
         Ok(SecretSource::File(path))
@@ -227,33 +225,18 @@ impl Secrets {
         own.chain(foreign).collect()
     }
 
-    /// The name of the Secret with the foreign keys.
-    pub(super) fn keys_name(&self, owner: &OwnerReference, version: &str) -> String {
-        let mut parts = vec![owner.uid.as_str(), version];
-        for (namespace, name, key) in &self.foreign {
-            parts.extend([namespace.as_str(), name, key]);
-        }
-        keys_name(&owner.name, &parts)
-    }
-
     /// The Secret with the foreign keys, when there are some.
-    pub(super) fn run_secret(
-        &self,
-        name: &str,
-        namespace: &str,
-        owner: &OwnerReference,
-    ) -> Option<RunSecret> {
+    pub(super) fn run_secret(&self, namespace: &str, owner: &OwnerReference) -> Option<RunSecret> {
         let entries: Vec<RunSecretEntry> = self
             .foreign
             .iter()
-            .enumerate()
-            .map(|(index, from)| RunSecretEntry {
-                key: index.to_string(),
+            .map(|from| RunSecretEntry {
+                key: entry(from),
                 from: from.clone(),
             })
             .collect();
         (!entries.is_empty()).then(|| RunSecret {
-            name: name.to_owned(),
+            name: keys_name(&owner.name, &owner.uid),
             namespace: namespace.to_owned(),
             owner: owner.clone(),
             entries,
@@ -274,9 +257,7 @@ impl Secrets {
             )
         });
         let foreign = (!self.foreign.is_empty()).then(|| {
-            let items = (0..self.foreign.len())
-                .map(|index| item(&index.to_string()))
-                .collect();
+            let items = self.foreign.iter().map(|from| item(&entry(from))).collect();
             mounted(
                 "holdfast-secret-run",
                 &foreign_folder(),
@@ -285,6 +266,11 @@ impl Secrets {
         });
         own.chain(foreign).collect()
     }
+}
+
+/// The key of a value in the copy.
+fn entry((namespace, secret, key): &(String, String, String)) -> String {
+    keys_entry(namespace, secret, key)
 }
 
 fn own_folder(index: usize) -> String {

@@ -103,7 +103,6 @@ fn order<'a>(
         policy: policy.map(|spec| ("shop", spec)),
         destinations,
         task,
-        keys_version: "1".to_owned(),
         fingerprint: Some("00ff"),
         settings,
     }
@@ -235,32 +234,43 @@ fn secrets_of_another_namespace_are_copied() {
         ]
     );
     let work = work(&built);
+    let entry = keys_entry("platform", "repo", "password");
     assert_eq!(
         work.destinations["wasabi"].spec.encryption.password,
-        holdfast_crds::SecretSource::File("/holdfast/secrets/run/0".to_owned())
+        holdfast_crds::SecretSource::File(format!("/holdfast/secrets/run/{entry}"))
     );
     // In the pod everything is of one namespace.
     let declared = work.declared();
     let name = work.policy_name().unwrap();
     assert_eq!(declared.destinations_of(&name).len(), 1);
 
-    // The same keys are in the same Secret, and other ones in another.
-    let named = |version: &str| {
-        let destinations = vec![OrderDestination {
-            foreign_namespace: Some("platform"),
+    // All Jobs of the policy share one Secret, whatever the keys are; another policy has its own.
+    let named = |uid: &str, disk_first: bool| {
+        let (disk, foreign) = (disk(), Some("platform"));
+        let mut destinations = vec![OrderDestination {
+            foreign_namespace: foreign,
             ..OrderDestination::own("wasabi", &s3)
         }];
+        if disk_first {
+            destinations.insert(0, OrderDestination::own("disk", &disk));
+        }
         let order = JobOrder {
             name: "another-job",
-            keys_version: version.to_owned(),
+            owner: OwnerReference {
+                uid: uid.to_owned(),
+                ..owner()
+            },
             ..order(Some(&policy), destinations, scheduled(), &settings)
         };
-        build(&order).unwrap().secret.unwrap().name
+        let secret = build(&order).unwrap().secret.unwrap();
+        (secret.name, secret.entries)
     };
-    assert_eq!(named("1"), secret.name);
-    assert_ne!(named("2"), secret.name);
+    let same = (secret.name.clone(), secret.entries.clone());
+    assert_eq!(named("0190cafe", false), same);
+    assert_eq!(named("0190cafe", true), same);
+    assert_ne!(named("0190beef", false).0, secret.name);
     let values = BTreeMap::from([
-        ("0".to_owned(), ByteString(b"password".to_vec())),
+        (entry, ByteString(b"password".to_vec())),
         ("9".to_owned(), ByteString(b"not asked for".to_vec())),
     ]);
     insta::assert_yaml_snapshot!("secret_with_foreign_keys", secret.manifest(values));
