@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use holdfast_crds::{Backup, BackupPolicy, Destination, Restore};
 use kube::{Client, Config};
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
@@ -17,7 +17,7 @@ use crate::host::Host;
 use crate::host::kubernetes::fence::Fence;
 use crate::host::kubernetes::job::JobSettings;
 use crate::host::kubernetes::lease::{Election, Times};
-use crate::host::kubernetes::metrics::JobMetrics;
+use crate::host::kubernetes::metrics::{JobMetrics, leader_gauge};
 use crate::host::kubernetes::operator::{Operator, control};
 use crate::host::kubernetes::wakes::Wakes;
 use crate::host::kubernetes::watch::{self, Namespaces};
@@ -45,6 +45,7 @@ pub(super) async fn operator(arguments: OperatorArgs) -> Result<(), Failure> {
     let registry = Registry::new();
     let metrics = Metrics::register_source(&registry, JobMetrics(host.clone()))
         .map_err(|error| failed(&error))?;
+    let leader = leader_gauge(&registry).map_err(|error| failed(&error))?;
     let readiness = Readiness::default();
     readiness.state_opened();
     let listener = web::listen(arguments.listen)
@@ -87,6 +88,7 @@ pub(super) async fn operator(arguments: OperatorArgs) -> Result<(), Failure> {
         let mut election = Election::new(client, &namespace, identity, Times::default(), fence);
         lead_elected(operator, &arguments, &mut election, &leader, &cancel).await
     } else {
+        leader.set(1);
         lead(operator, &arguments, cancel.clone()).await;
         Ok(())
     };
@@ -129,28 +131,39 @@ async fn lead_elected(
     operator: Arc<Operator>,
     arguments: &OperatorArgs,
     election: &mut Election,
+    leader: &IntGauge,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
     let Some(since) = election.win(cancel).await else {
         return Ok(());
-    }
+    };
     tracing::info!("This replica leads.");
-    let stop = cancel.child_token();
-    let mut led = tokio::spawn({
-        let (arguments, stop) = (arguments.clone(), stop.clone());
-        async move { lead(operator, &arguments, stop).await }
+    leader.set(1);
+    let drained = CancellationToken::new();
+    tokio::spawn({
+        let (arguments, cancel, drained) = (arguments.clone(), cancel.clone(), drained.clone());
+        async move {
+            lead(operator, &arguments, cancel).await;
+            drained.cancel();
+        }
     });
-    if !election.keep(cancel).await {
-        tracing::error!("The lease is lost; the process ends.");
-        // Not even what was begun may go on.
-        std::process::exit(1);
+    let out_of_patience = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    // The lease is renewed until the passes that were begun have ended, but not for ever.
+    tokio::select! {
+        held = election.keep(since, &drained) => if !held {
+            tracing::error!("The lease is lost; the process ends.");
+            // Not even what was begun may go on.
+            std::process::exit(1);
+        },
+        () = out_of_patience => {
+            tracing::error!("A pass did not end in time; the lease runs out by itself.");
+            std::process::exit(1);
+        }
     }
-    stop.cancel();
-    // The lease is held until the passes that were begun have ended, but not for ever.
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), &mut led).await;
-    if ended.is_err() {
-        tracing::warn!("A pass did not end in time.");
-    }
+    leader.set(0);
     election.release().await;
     Ok(())
 }

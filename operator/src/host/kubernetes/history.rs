@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::job::TaskKind;
 use super::record::JobRecord;
 use crate::host::Name;
-use crate::journal::{Run, RunQuery, Summary};
+use crate::journal::{Run, RunKind, RunQuery, Summary};
 
 /// The Jobs, and what they came to.
 #[derive(Debug, Default)]
@@ -192,9 +193,16 @@ impl History {
     pub fn sums(&self) -> Sums {
         let inner = self.lock();
         let mut running = BTreeMap::new();
+        let mut policies = inner.policies.clone();
         for record in inner.jobs.values().filter(|record| record.is_open()) {
-            if let Some(policy) = record.policy() {
-                *running.entry(policy).or_insert(0) += 1;
+            let Some(policy) = record.counts_for() else {
+                continue;
+            };
+            // It is counted when it has ended, and has been tried as soon as it is made.
+            if record.kind == TaskKind::Backup {
+                let attempts = &mut policies.entry(policy.clone()).or_default().last_attempt;
+                let last = attempts.entry(RunKind::Backup).or_insert(record.created);
+                *last = (*last).max(record.created);
             }
             *running.entry(policy).or_insert(0) += 1;
         }
@@ -204,7 +212,7 @@ impl History {
                 .collect()
         };
         Sums {
-            policies: pairs(&inner.policies),
+            policies: policies.into_iter().collect(),
             destinations: pairs(&inner.destinations),
             running,
         }
@@ -235,7 +243,7 @@ impl Inner {
         let mut runs = record.runs();
         runs.sort_by_key(|run| run.started);
         for run in &runs {
-            if let Some(policy) = record.policy() {
+            if let Some(policy) = record.counts_for() {
                 let summary = self.policies.entry(policy).or_default();
                 summary.start(run);
                 summary.end(run);

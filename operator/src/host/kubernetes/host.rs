@@ -21,7 +21,7 @@ use super::secrets::ClusterSecrets;
 use super::status;
 use crate::host::secrets::SecretError;
 use crate::host::{Declared, Host, Name};
-use crate::journal::{LastBackup, ObjectRecord, Run, RunKind, RunQuery, Summary};
+use crate::journal::{ObjectRecord, Run, RunQuery, Summary};
 use crate::reconcile::hosting::{self, Surroundings};
 use crate::reconcile::look::{self, Depth, Looked};
 use crate::run::repositories::Repositories;
@@ -326,36 +326,7 @@ impl Host for KubernetesHost {
         let Some(status) = object.as_ref().and_then(|object| object.status.as_ref()) else {
             return Ok(summary);
         };
-        // Jobs are cleaned up; the status remembers.
-        let later = |map: &mut std::collections::BTreeMap<RunKind, Timestamp>,
-                     time: Option<Timestamp>| {
-            if let Some(time) = time {
-                let known = map.entry(RunKind::Backup).or_insert(time);
-                *known = (*known).max(time);
-            }
-        };
-        later(
-            &mut summary.last_attempt,
-            status.last_attempt_time.as_ref().map(|time| time.0),
-        );
-        later(
-            &mut summary.last_success,
-            status.last_success_time.as_ref().map(|time| time.0),
-        );
-        if summary.last_backup.is_none()
-            && let Some(last) = &status.last_backup
-        {
-            summary.last_backup = Some(LastBackup {
-                snapshot: Some(last.id.clone()),
-                ended: last.time.0,
-                duration_seconds: 0.0,
-                figures: crate::journal::Figures {
-                    read_bytes: last.read_bytes,
-                    added_bytes: last.added_bytes,
-                    ..Default::default()
-                },
-            });
-        }
+        super::metrics::remember(&mut summary, status);
         Ok(summary)
     }
 

@@ -31,6 +31,9 @@ pub struct Purpose {
     /// The policy, in the Job's namespace, whose other Jobs wait for this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// The policy that a restore is from, which waits for nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_policy: Option<String>,
     /// The Backup or Restore that asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
@@ -195,6 +198,29 @@ impl JobRecord {
         Some(Name::new(&self.name.namespace, policy))
     }
 
+    /// `namespace/name` of the policy that its runs are counted under.
+    #[must_use]
+    pub fn counts_for(&self) -> Option<Name> {
+        let from = self.purpose.from_policy.as_ref();
+        self.policy()
+            .or_else(|| from.map(|from| Name::new(&self.name.namespace, from)))
+    }
+
+    /// The failure that it ended with.
+    #[must_use]
+    pub fn failure(&self) -> Option<&crate::journal::RunError> {
+        let kept = self.kept.as_ref().filter(|_| self.has_failed())?;
+        kept.outcome.error.as_ref()
+    }
+
+    /// Whether it has ended, and not well.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.kept
+            .as_ref()
+            .is_some_and(|kept| kept.outcome.result != WorkResult::Succeeded)
+    }
+
     /// The declared destination behind a name in the policy.
     #[must_use]
     pub fn destination(&self, alias: &str) -> Name {
@@ -208,6 +234,7 @@ impl JobRecord {
     #[must_use]
     pub fn runs(&self) -> Vec<Run> {
         let purpose = &self.purpose;
+        let policy = self.counts_for().map(|policy| policy.name);
         if let Some(kept) = &self.kept {
             let mut runs = kept.outcome.runs(&RunContext {
                 kind: self.kind,

@@ -249,8 +249,9 @@ pub async fn restore_job(
         run: run_key(&policy_name, &uid),
         policy: policy.map(|policy| (policy_name.name.as_str(), &policy.spec)),
         purpose: Purpose {
-            // A restore into another target stands in no backup's way.
-            policy: None,
+            // A restore into another target stands in no backup's way, and is told of under its
+            // policy all the same.
+            from_policy: Some(restore.spec.from.policy.clone()),
             object: Some(name.name.clone()),
             destinations: destinations(&sites),
             snapshot: Some(snapshot.to_owned()),
