@@ -121,6 +121,9 @@ fn settings(arguments: &OperatorArgs) -> JobSettings {
     JobSettings {
         image_pull_policy: arguments.image_pull_policy.clone(),
         service_account: arguments.worker_service_account.clone(),
+        image_pull_secrets: arguments.image_pull_secrets(),
+        node_selector: arguments.node_selector(),
+        tolerations: arguments.worker_tolerations.0.clone(),
         ..JobSettings::new(arguments.image.clone())
     }
 }

@@ -1,13 +1,16 @@
 //! What a Job is built from, and why it cannot be.
 
+use std::collections::BTreeMap;
+
 use holdfast_crds::{BackupPolicySpec, DestinationSpec};
 use holdfast_engine::class::{Classified, ErrorClass};
+use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::{Task, WorkError};
 
 /// What the operator says of every Job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct JobSettings {
     /// The image, which is the operator's own.
     pub image: String,
@@ -15,6 +18,12 @@ pub struct JobSettings {
     pub image_pull_policy: Option<String>,
     /// The service account of pods whose policy names none. Its token is not mounted.
     pub service_account: Option<String>,
+    /// The Secrets with which the image is pulled by pods whose policy names none.
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// The labels that a node must have for pods whose policy names none.
+    pub node_selector: BTreeMap<String, String>,
+    /// The taints that do not matter to pods whose policy names none.
+    pub tolerations: Vec<Toleration>,
     /// How long a Job may take whose policy does not say, its retries included: a pod that never
     /// gets a node must not hold up a policy for ever.
     pub active_deadline_seconds: i64,
@@ -28,6 +37,9 @@ impl JobSettings {
             image: image.into(),
             image_pull_policy: None,
             service_account: None,
+            image_pull_secrets: Vec::new(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
             active_deadline_seconds: 7 * 24 * 3_600,
         }
     }

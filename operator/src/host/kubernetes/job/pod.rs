@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use holdfast_crds::JobTemplate;
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference,
-    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Volume,
-    VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, PodSecurityContext, PodSpec,
+    ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -89,9 +88,12 @@ pub(super) fn spec(parts: PodParts, template: &JobTemplate, settings: &JobSettin
             .service_account_name
             .clone()
             .or_else(|| settings.service_account.clone()),
-        image_pull_secrets: some(template.image_pull_secrets.iter().map(named).collect()),
-        node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
-        tolerations: some(template.tolerations.clone()),
+        image_pull_secrets: own_or(&template.image_pull_secrets, &settings.image_pull_secrets),
+        node_selector: [&template.node_selector, &settings.node_selector]
+            .into_iter()
+            .find(|labels| !labels.is_empty())
+            .cloned(),
+        tolerations: own_or(&template.tolerations, &settings.tolerations),
         affinity: template.affinity.clone(),
         priority_class_name: template.priority_class_name.clone(),
         security_context: Some(security),
@@ -101,12 +103,10 @@ pub(super) fn spec(parts: PodParts, template: &JobTemplate, settings: &JobSettin
     }
 }
 
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
-    (!list.is_empty()).then_some(list)
-}
-
-fn named(reference: &LocalObjectReference) -> LocalObjectReference {
-    reference.clone()
+/// What the policy says, or else what the operator says of all pods.
+fn own_or<T: Clone>(own: &[T], all: &[T]) -> Option<Vec<T>> {
+    let list = if own.is_empty() { all } else { own };
+    (!list.is_empty()).then(|| list.to_vec())
 }
 
 fn environment(work: String) -> Vec<EnvVar> {

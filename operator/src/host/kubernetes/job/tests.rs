@@ -168,6 +168,36 @@ fn the_settings_of_a_policy_are_in_its_pods() {
     insta::assert_yaml_snapshot!("settings_of_a_policy", built.job);
 }
 
+/// Each field by itself: a policy that wants other nodes still pulls its image.
+#[test]
+fn what_the_operator_says_of_all_pods_stands_where_the_policy_says_nothing() {
+    let disk = disk();
+    let settings = JobSettings {
+        image_pull_secrets: spec(json!([{"name": "registry"}])),
+        node_selector: spec(json!({"pool": "backup"})),
+        tolerations: spec(json!([{"key": "backup", "operator": "Exists"}])),
+        ..settings()
+    };
+    let said = |policy: Option<&BackupPolicySpec>, task| {
+        let destinations = vec![OrderDestination::own("disk", &disk)];
+        let built = build(&order(policy, destinations, task, &settings)).unwrap();
+        let pod = serde_json::to_value(pod(&built)).unwrap();
+        ["imagePullSecrets", "nodeSelector", "tolerations"].map(|field| pod[field].clone())
+    };
+    let general = [
+        json!([{"name": "registry"}]),
+        json!({"pool": "backup"}),
+        json!([{"key": "backup", "operator": "Exists"}]),
+    ];
+    assert_eq!(said(None, Task::Look {}), general);
+    let mut policy = files();
+    assert_eq!(said(Some(&policy), scheduled()), general);
+    policy.job = spec(json!({"nodeSelector": {"disk": "ssd"}}));
+    let [secrets, nodes, tolerations] = said(Some(&policy), scheduled());
+    assert_eq!(nodes, json!({"disk": "ssd"}));
+    assert_eq!([&secrets, &tolerations], [&general[0], &general[2]]);
+}
+
 #[test]
 fn a_restore_of_files_as_it_is_built() {
     let (settings, policy, disk) = (settings(), files(), disk());
