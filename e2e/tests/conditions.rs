@@ -1,4 +1,4 @@
-//! `docs/conditions.md` is the list of reasons: each one that the code gives is in it.
+//! `docs/conditions.md` is the list of reasons: each one that the code gives is in it, and no other.
 
 #[path = "support/control.rs"]
 mod support;
@@ -13,11 +13,21 @@ use holdfast_e2e::helm::project;
 const ELSEWHERE: [&str; 2] = ["operator/src/cli/", "operator/src/web/"];
 
 /// What a reason is given to, besides the methods called `reason`.
-const GIVEN: [&str; 4] = [
+const GIVEN: [&str; 5] = [
     "Verdict::yes(",
     "Verdict::no(",
     "Verdict::unknown(",
     "refuse(",
+    "say(",
+];
+
+/// How the comment begins of a constant that is a reason.
+const CONSTANT: &str = "/// The reason ";
+
+/// Where several reasons stand, one of which is given.
+const CHOSEN: [&str; 2] = [
+    "fn reason(&self) -> &'static str {",
+    "let reason = match task {",
 ];
 
 /// The text up to where its bracket closes. Brackets in strings are few here, and always in pairs.
@@ -70,6 +80,41 @@ fn sources() -> Result<Vec<(String, String)>> {
     Ok(sources)
 }
 
+/// The reasons that a text gives.
+fn reasons(text: &str) -> BTreeSet<&str> {
+    let mut reasons = BTreeSet::new();
+    for choice in CHOSEN {
+        for (at, _) in text.match_indices(choice) {
+            reasons.extend(words(balanced(&text[at..], '{', '}')));
+        }
+    }
+    for call in GIVEN {
+        for (at, _) in text.match_indices(call) {
+            // The reason comes first of what is said.
+            reasons.extend(words(balanced(&text[at..], '(', ')')).take(1));
+        }
+    }
+    for (at, _) in text.match_indices("reason: \"") {
+        let line = text[at..].lines().next().unwrap_or_default();
+        reasons.extend(words(line).take(1));
+    }
+    for (at, _) in text.match_indices(CONSTANT) {
+        let code = text[at..].lines().find(|line| !line.starts_with("///"));
+        reasons.extend(code.into_iter().flat_map(words).take(1));
+    }
+    reasons
+}
+
+/// The names of the constants that are given as reasons.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("reason: ")
+        .map(|(at, before)| &text[at + before.len()..])
+        .filter_map(|after| {
+            let end = after.find(|letter: char| !letter.is_ascii_uppercase() && letter != '_')?;
+            after.get(..end).filter(|name| name.len() > 2)
+        })
+}
+
 #[test]
 fn every_reason_is_documented() -> Result<()> {
     let document = std::fs::read_to_string(project().join("docs/conditions.md"))?;
@@ -82,16 +127,19 @@ fn every_reason_is_documented() -> Result<()> {
     let sources = sources()?;
     let mut given = BTreeSet::new();
     for (name, text) in &sources {
-        for (at, _) in text.match_indices("fn reason(&self) -> &'static str {") {
-            let body = balanced(&text[at..], '{', '}');
-            given.extend(words(body).map(|word| (word, name.as_str())));
-        }
-        for call in GIVEN {
-            for (at, _) in text.match_indices(call) {
-                let arguments = balanced(&text[at..], '(', ')');
-                // The reason comes first of what is said.
-                given.extend(words(arguments).take(1).map(|word| (word, name.as_str())));
-            }
+        given.extend(reasons(text).into_iter().map(|word| (word, name.as_str())));
+        for constant in named(text) {
+            let declared = format!("const {constant}: &str = ");
+            let comment = sources.iter().any(|(_, text)| {
+                let mut before = text.split(&declared);
+                let lines = before.next().unwrap_or_default().rsplit('\n');
+                let mut comment = lines.skip(1).take_while(|line| line.starts_with("///"));
+                before.next().is_some() && comment.any(|line| line.starts_with(CONSTANT))
+            });
+            ensure!(
+                comment,
+                "{constant} of {name} is a reason, and its comment does not begin so"
+            );
         }
     }
     ensure!(given.len() > 80, "only {} reasons were found", given.len());
@@ -103,5 +151,27 @@ fn every_reason_is_documented() -> Result<()> {
         missing.is_empty(),
         "docs/conditions.md does not have {missing:?}"
     );
+    let stale: Vec<_> = documented
+        .iter()
+        .filter(|word| !given.iter().any(|(given, _)| given == *word))
+        .collect();
+    ensure!(stale.is_empty(), "nothing gives {stale:?} any more");
     Ok(())
+}
+
+#[test]
+fn reasons_are_found_however_they_are_given() {
+    let text = r#"
+/// The reason of what nobody has looked into.
+pub const NOT_SEEN: &str = "NotSeen";
+/// The kind of something.
+const KIND: &str = "Something";
+let verdict = Verdict::no(
+    "SecondOne", format!("{reason} of Others"));
+let error = RunError { reason: "ThirdOne".to_owned() };
+let looked = Looked { reason: NOT_SEEN.to_owned() };
+"#;
+    let found: Vec<&str> = reasons(text).into_iter().collect();
+    assert_eq!(found, ["NotSeen", "SecondOne", "ThirdOne"]);
+    assert_eq!(named(text).collect::<Vec<_>>(), ["NOT_SEEN"]);
 }
