@@ -179,7 +179,12 @@ async fn a_due_policy_becomes_one_job_and_nothing_is_written_without_a_change() 
         policy(&namespace, "shop", "[{name: box}]", DUE_NOW)
     );
     world.cluster.apply(&yaml).await?.ok()?;
-    let operator = world.operator("one", &Options::default()).await?;
+    let options = Options {
+        // What is listed again and again and is the same is not written either.
+        arguments: vec!["--sync-interval=3s".to_owned()],
+        ..Options::default()
+    };
+    let operator = world.operator("one", &options).await?;
 
     world
         .reason(
