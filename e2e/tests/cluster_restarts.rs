@@ -214,10 +214,26 @@ impl Space {
         .await
     }
 
+    async fn suspend(&self, suspend: bool) -> Result<()> {
+        let patch = format!("-p={{\"spec\":{{\"suspend\":{suspend}}}}}");
+        self.kubectl(&["patch", "backuppolicy/shop", "--type=merge", &patch])
+            .await
+    }
+
+    /// Waits until the policy has no Job that goes on.
+    async fn rest(&self) -> Result<()> {
+        self.until("rest", "backuppolicy/shop", |shop| {
+            (shop["status"].get("activeJob").is_none()).then_some(())
+        })
+        .await
+    }
+
     async fn mirrors(&self, count: usize) -> Result<Vec<Value>> {
         self.until(&format!("{count} restore points"), "backups", |list| {
             let mut found = list["items"].as_array()?.clone();
-            found.retain(|one| one["metadata"]["labels"]["holdfast.dev/backup-id"].is_string());
+            found.retain(|one| {
+                one["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "holdfast"
+            });
             (found.len() == count).then_some(found)
         })
         .await
@@ -230,6 +246,24 @@ impl Space {
             |lease| (lease["spec"]["holderIdentity"] == who).then_some(()),
         )
         .await
+    }
+}
+
+/// A database that stands still until this goes away, as it does when a test fails: the others need it.
+struct Held<'a>(&'a mut ReplicaSet);
+
+impl<'a> Held<'a> {
+    fn stop(source: &'a mut ReplicaSet) -> Result<Self> {
+        source.signal(Signal::Stop)?;
+        Ok(Self(source))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.signal(Signal::Cont) {
+            println!("the database stands still for good: {error:#}");
+        }
     }
 }
 
@@ -435,6 +469,7 @@ async fn what_ends_and_what_falls_due_while_the_api_server_is_away_is_found_afte
     let Some(mut site) = site(test).await? else {
         return Ok(());
     };
+    let site = &mut *site;
     let space = site.space("away").await?;
     let destination = site.destination("away", "").await?;
     let operator = site.operator(&space, "away", false).await?;
@@ -442,24 +477,44 @@ async fn what_ends_and_what_falls_due_while_the_api_server_is_away_is_found_afte
     space.reason("destination/away", "Reachable").await?;
 
     // A run is under way, and its database holds it up until nobody can hear of its end.
-    until_second(10..30).await;
-    site.source.signal(Signal::Stop)?;
-    space
-        .apply(&(policy("[{name: away}]", "{cron: '* * * * *'}") + &backup("before", "")))
-        .await?;
-    space.at_work().await?;
-    ensure!(second() < 55, "too slow: the next run is due");
-    site.cluster.kill_apiserver().await?;
+    let mut rounds = 0;
+    let (held, before) = loop {
+        until_second(10..30).await;
+        let held = Held::stop(&mut site.source)?;
+        rounds += 1;
+        let name = format!("before-{rounds}");
+        space
+            .apply(&(policy("[{name: away}]", "{cron: '* * * * *'}") + &backup(&name, "")))
+            .await?;
+        space.suspend(false).await?;
+        space.at_work().await?;
+        if (10..55).contains(&second()) {
+            break (held, name);
+        }
+        // Too slow: the next run is due. Once more, in another minute.
+        drop(held);
+        ensure!(rounds < 5, "no pod is at work within a minute");
+        space.reason(&format!("backup/{name}"), "Completed").await?;
+        space.suspend(true).await?;
+        space.rest().await?;
+    };
+    let killed = site.cluster.kill_apiserver().await;
     let away = Instant::now();
-    site.source.signal(Signal::Cont)?;
-    let least = Duration::from_secs(if support::long() { 62 } else { 10 });
-    // Until a run has fallen due, too.
-    tokio::time::sleep(least).await;
-    until_second(5..20).await;
+    drop(held);
+    if killed.is_ok() {
+        let least = Duration::from_secs(if support::long() { 62 } else { 10 });
+        // Until a run has fallen due, too.
+        tokio::time::sleep(least).await;
+        until_second(5..20).await;
+    }
+    // Whatever became of it: the other tests need it.
     site.cluster.start_apiserver().await?;
+    killed?;
     let away = away.elapsed();
 
-    space.reason("backup/before", "Completed").await?;
+    space
+        .reason(&format!("backup/{before}"), "Completed")
+        .await?;
     let minute = Timestamp::now().as_second() / 60 * 60;
     let caught_up = space
         .until("run that was missed", "backuppolicy/shop", |shop| {
@@ -468,20 +523,9 @@ async fn what_ends_and_what_falls_due_while_the_api_server_is_away_is_found_afte
         })
         .await?;
     ensure!(caught_up.as_second() >= minute - 60, "{caught_up}");
-    space
-        .kubectl(&[
-            "patch",
-            "backuppolicy/shop",
-            "--type=merge",
-            "-p={\"spec\":{\"suspend\":true}}",
-        ])
-        .await?;
+    space.suspend(true).await?;
     space.reason("backuppolicy/shop", "Suspended").await?;
-    space
-        .until("rest", "backuppolicy/shop", |shop| {
-            (shop["status"].get("activeJob").is_none()).then_some(())
-        })
-        .await?;
+    space.rest().await?;
     let jobs = space.runs().await?;
     let mut minutes = BTreeSet::new();
     let mut asked = 0;
@@ -496,7 +540,7 @@ async fn what_ends_and_what_falls_due_while_the_api_server_is_away_is_found_afte
             Err(_) => asked += 1,
         }
     }
-    ensure!(asked == 1, "{asked} Jobs of one Backup");
+    ensure!(asked == rounds, "{asked} Jobs of {rounds} Backups");
     ensure!(!minutes.is_empty(), "what was missed was not caught up");
     let stored = site.snapshots("away").await?;
     ensure!(
@@ -516,6 +560,7 @@ async fn replicas_that_are_replaced_in_the_middle_of_a_run_make_no_second_one() 
     let Some(mut site) = site(test).await? else {
         return Ok(());
     };
+    let site = &mut *site;
     let space = site.space("rolled").await?;
     let destination = site.destination("rolled", "").await?;
     let mut first = site.operator(&space, "old-1", true).await?;
@@ -524,7 +569,7 @@ async fn replicas_that_are_replaced_in_the_middle_of_a_run_make_no_second_one() 
     // As a Deployment does it: the new ones are ready before the old ones end.
     let third = site.operator(&space, "new-1", true).await?;
     let fourth = site.operator(&space, "new-2", true).await?;
-    site.source.signal(Signal::Stop)?;
+    let held = Held::stop(&mut site.source)?;
     space
         .apply(
             &(destination + &policy("[{name: rolled}]", "{cron: '0 0 29 2 *', immediate: true}")),
@@ -545,7 +590,7 @@ async fn replicas_that_are_replaced_in_the_middle_of_a_run_make_no_second_one() 
         jobs.len() == 1 && jobs[0]["status"]["active"] == 1,
         "{jobs:#?}"
     );
-    site.source.signal(Signal::Cont)?;
+    drop(held);
     // Who comes to lead meanwhile may find the snapshot before the Job has ended.
     space
         .until("end of the run", "backuppolicy/shop", |shop| {
@@ -578,6 +623,7 @@ async fn what_is_deleted_takes_its_data_with_it_only_where_it_says_so() -> Resul
     let Some(mut site) = site(test).await? else {
         return Ok(());
     };
+    let site = &mut *site;
     let space = site.space("deleted").await?;
     let kept = site.destination("kept", "").await?;
     let lost = site
@@ -599,10 +645,10 @@ async fn what_is_deleted_takes_its_data_with_it_only_where_it_says_so() -> Resul
     let held = async |site: &Site| {
         anyhow::Ok((site.snapshots("kept").await?, site.snapshots("lost").await?))
     };
-    ensure!(held(&site).await? == (2, 2));
+    ensure!(held(site).await? == (2, 2));
 
     // A pass that is asked for while a Restore runs is answered, and does not have it done twice.
-    site.source.signal(Signal::Stop)?;
+    let mut still = Some(Held::stop(&mut site.source)?);
     space
         .apply(
             "apiVersion: holdfast.dev/v1alpha1\nkind: Restore\nmetadata: {name: copy}\nspec:\n  \
@@ -622,9 +668,10 @@ async fn what_is_deleted_takes_its_data_with_it_only_where_it_says_so() -> Resul
                 (copy["status"]["lastHandledRequest"] == request).then_some(())
             })
             .await?;
-        site.source.signal(Signal::Cont)?;
+        drop(still.take());
         space.reason("restore/copy", "Completed").await?;
     }
+    drop(still);
     let restores = space.items("jobs").await?;
     let restores = restores
         .iter()
@@ -634,25 +681,25 @@ async fn what_is_deleted_takes_its_data_with_it_only_where_it_says_so() -> Resul
     // Retain: the object comes back as one that mirrors the restore point.
     space.kubectl(&["delete", "backup/first"]).await?;
     space.mirrors(1).await?;
-    ensure!(held(&site).await? == (2, 2));
+    ensure!(held(site).await? == (2, 2));
     // Delete: it goes when its data is gone everywhere.
     space
         .kubectl(&["delete", "backup/second", "--timeout=90s"])
         .await?;
-    ensure!(held(&site).await? == (1, 1));
+    ensure!(held(site).await? == (1, 1));
     space.mirrors(1).await?;
 
     // A policy has no data of its own.
     space.kubectl(&["delete", "backuppolicy/shop"]).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     space.mirrors(1).await?;
-    ensure!(held(&site).await? == (1, 1));
+    ensure!(held(site).await? == (1, 1));
     for destination in ["destination/lost", "destination/kept"] {
         space
             .kubectl(&["delete", destination, "--timeout=90s"])
             .await?;
     }
-    ensure!(held(&site).await? == (1, 0));
+    ensure!(held(site).await? == (1, 0));
     space.mirrors(0).await?;
 
     // What was kept is taken up again, and goes to where it is missing.
@@ -669,6 +716,6 @@ async fn what_is_deleted_takes_its_data_with_it_only_where_it_says_so() -> Resul
                 .then_some(())
         })
         .await?;
-    ensure!(held(&site).await? == (1, 1));
+    ensure!(held(site).await? == (1, 1));
     Ok(())
 }

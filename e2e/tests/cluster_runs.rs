@@ -113,7 +113,7 @@ async fn a_deadline_ends_a_stalled_run_and_what_is_known_outlives_its_job() -> R
     };
     let source = world.source(SIZE).await?;
     let restic = world.bucket("").await?;
-    let job = "{activeDeadlineSeconds: 12, ttlSecondsAfterFinished: 4}";
+    let job = "{activeDeadlineSeconds: 40, ttlSecondsAfterFinished: 4}";
     world
         .apply(&policy(&source.yaml(), NEVER, "[{name: bucket}]", job))
         .await?;
