@@ -155,6 +155,13 @@ impl Reader {
         moment: Moment,
     ) -> Result<Vec<Range>, MongodbError> {
         let by_size = entry.bytes / self.options.range_bytes.max(1);
+        // A range ends at the anchor that the next one begins with. Both find it on their own, by
+        // what documents hold, and only at one cluster time do they see the same: otherwise a
+        // document that is written between them moves one end and not the other, and all that lies
+        // between is read twice or not at all.
+        if !matches!(moment, Moment::At(_)) {
+            return Ok(Vec::new());
+        }
         // Twice as many as cursors, as no two are alike; more only where they would be enormous.
         let most = (2 * self.options.cursors as u64).max(entry.bytes >> 30);
         let wanted = by_size.min(most);

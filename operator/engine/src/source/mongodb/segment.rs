@@ -11,7 +11,8 @@
 //!
 //! Between anchors cuts depend on where the segment began; an anchor forgets that. So a reader that
 //! begins anywhere skips documents until an anchor, and the reader of the range before goes on
-//! past its own end until that same anchor ([`Share`]).
+//! past its own end until that same anchor ([`Share`]). That only meets where all of them see the
+//! collection as it was at one time.
 
 use bytes::Bytes;
 
