@@ -1,19 +1,20 @@
-//! A server without points in time, read while it is written to: what nobody touches is in the
-//! backup, once.
+//! A server without points in time: what nobody touches while it is read is in the backup, once;
+//! and accounts that may not read all of it.
 
 mod mongodb_read_support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use holdfast_e2e::Workdir;
 use holdfast_e2e::mongod::{Options, Standalone};
-use holdfast_engine::source::mongodb::ReadOptions;
+use holdfast_engine::class::{Classified as _, ErrorClass};
+use holdfast_engine::source::mongodb::{MongodbConfig, ReadOptions};
 use holdfast_engine::source::mongodb::segment::CutParameters;
 use mongodb::Collection;
 use mongodb::bson::{Document, doc};
-use mongodb_read_support::{MemoryStage, back_up, database, finish, holds};
+use mongodb_read_support::{MemoryStage, back_up, database, everything, finish, holds};
 
 /// Documents of the collection; one in eight is never touched.
 const DOCUMENTS: i32 = 48_000;
@@ -100,5 +101,61 @@ async fn what_nobody_touches_is_read_once_however_much_is_written_beside_it() ->
     // Updates that leave documents where they are cost the others nothing either.
     assert_eq!(seen.len(), usize::try_from(DOCUMENTS)?);
     assert_eq!(manifest.collections[0].documents, 48_000);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_an_account_may_not_read_are_not_left_out_in_silence() -> Result<()> {
+    let dir = Workdir::new()?;
+    let options = Options {
+        auth: true,
+        ..Options::default()
+    };
+    let server = Standalone::start_with(&dir, options).await?;
+    let client = server.client().await?;
+    for db in ["shop", "crm"] {
+        let orders = client.database(db).collection::<Document>("orders");
+        orders.insert_one(doc! {"_id": 1}).await?;
+    }
+    let roles = [doc! {"role": "read", "db": "shop"}];
+    let command = doc! {"createUser": "reader", "pwd": "secret-word", "roles": roles.as_slice()};
+    client.database("admin").run_command(command).await?;
+    let stage = MemoryStage::new();
+    let reader = MongodbConfig {
+        users_and_roles: false,
+        ..everything(&format!(
+            "mongodb://reader:secret-word@127.0.0.1:{}/?authSource=admin",
+            server.port()
+        ))
+    };
+
+    for (include, users_and_roles) in [
+        (vec![], false),
+        (vec!["*.orders"], false),
+        (vec!["shop.*"], true),
+        (vec!["shop.*", "crm.*"], false),
+    ] {
+        let config = MongodbConfig {
+            include: include.iter().map(|&one| one.to_owned()).collect(),
+            users_and_roles,
+            ..reader.clone()
+        };
+        let error = match back_up(&config, &stage, ReadOptions::default()).await {
+            Ok(read) => bail!("{include:?} passed: {:?}", read.manifest()),
+            Err(error) => error,
+        };
+        assert_eq!(error.reason(), "PermissionDenied", "{include:?}: {error}");
+        assert_eq!(error.class(), ErrorClass::Waiting);
+    }
+
+    // What it may read it can back up, when nothing else is asked for.
+    let config = MongodbConfig {
+        include: vec!["shop.*".to_owned()],
+        ..reader
+    };
+    let (_, manifest) = finish(back_up(&config, &stage, ReadOptions::default()).await?);
+    let names: Vec<_> = manifest.collections.iter().map(|one| &one.db).collect();
+    assert_eq!(names, ["shop"]);
+    assert_eq!(manifest.collections[0].documents, 1);
     Ok(())
 }

@@ -242,7 +242,12 @@ impl Run {
                 .iter()
                 .flat_map(|change| change.databases())
                 .collect();
-            for db in databases {
+            let ours = self.selection.databases();
+            // Others the account may not even be allowed to look into.
+            for db in databases
+                .into_iter()
+                .filter(|db| ours.as_ref().is_none_or(|ours| ours.contains(db)))
+            {
                 catalog
                     .list_database(&self.connection, &self.selection, db)
                     .await?;

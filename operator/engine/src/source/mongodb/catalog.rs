@@ -106,6 +106,13 @@ impl Selection {
         }
         is_backed_up(namespace) && self.filter.selects(namespace)
     }
+
+    /// The databases that hold all that is wanted; `None` where only the server knows them. Users
+    /// and roles are the whole server's, and who may read them may list it.
+    #[must_use]
+    pub fn databases(&self) -> Option<BTreeSet<&str>> {
+        self.filter.databases().filter(|_| !self.users_and_roles)
+    }
 }
 
 /// Whether a collection belongs to a backup at all, users and roles aside.
@@ -128,20 +135,13 @@ impl Catalog {
         connection: &Connection,
         selection: &Selection,
     ) -> Result<Self, MongodbError> {
-        let command = doc! {"listDatabases": 1, "nameOnly": true};
-        let answer = connection
-            .run("admin", "list the databases", command)
-            .await?;
-        let databases: Vec<String> = answer
-            .get_array("databases")
-            .into_iter()
-            .flatten()
-            .filter_map(|one| Some(one.as_document()?.get_str("name").ok()?.to_owned()))
-            .filter(|db| db != "local")
-            .collect();
+        let databases = match selection.databases() {
+            Some(named) => named.into_iter().map(str::to_owned).collect(),
+            None => list_databases(connection).await?,
+        };
         let mut catalog = Self::default();
-        for db in databases {
-            catalog.list_database(connection, selection, &db).await?;
+        for db in databases.iter().filter(|db| *db != "local") {
+            catalog.list_database(connection, selection, db).await?;
         }
         Ok(catalog)
     }
@@ -233,6 +233,37 @@ impl Catalog {
         };
         before.entries().find(same).map(|one| one.namespace.clone())
     }
+}
+
+/// The names of all databases. Unless told otherwise the server leaves out, without a word, those
+/// that the account has no rights in: then what it may not read would be missing in a backup that
+/// is a success.
+async fn list_databases(connection: &Connection) -> Result<Vec<String>, MongodbError> {
+    let command = doc! {"listDatabases": 1, "nameOnly": true, "authorizedDatabases": false};
+    let answer = connection.run("admin", "list all databases", command).await;
+    let answer = answer.map_err(|error| match error {
+        MongodbError::PermissionDenied {
+            action,
+            server,
+            cause,
+            ..
+        } => MongodbError::PermissionDenied {
+            action,
+            server,
+            cause,
+            advice: "grant it the roles backup and clusterMonitor on the database admin; or, to \
+                     back up only some databases, name those in include (such as shop.*) and set \
+                     usersAndRoles: false"
+                .to_owned(),
+        },
+        other => other,
+    })?;
+    Ok(answer
+        .get_array("databases")
+        .into_iter()
+        .flatten()
+        .filter_map(|one| Some(one.as_document()?.get_str("name").ok()?.to_owned()))
+        .collect())
 }
 
 fn orphaned_buckets(

@@ -5,6 +5,7 @@
 //! base64url SHA-1 of the true name, which is then read from the metadata's `collectionName`.
 //! Databases are not escaped: the server forbids what would need it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -139,6 +140,13 @@ impl Pattern {
         matches_glob(&self.0, &namespace.to_string())
             || (!self.0.contains('.') && matches_glob(&self.0, &namespace.db))
     }
+
+    /// The one database that it can match something in; `None` where it may be several.
+    #[must_use]
+    pub fn database(&self) -> Option<&str> {
+        let (db, _) = self.0.split_once('.').unwrap_or((&self.0, ""));
+        (!db.contains(['*', '?'])).then_some(db)
+    }
 }
 
 /// Which namespaces are wanted.
@@ -169,6 +177,15 @@ impl NamespaceFilter {
         let namespace = namespace.without_buckets_prefix();
         let any = |patterns: &[Pattern]| patterns.iter().any(|one| one.matches(&namespace));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+
+    /// The databases that hold all that is wanted; `None` where only the server knows them.
+    #[must_use]
+    pub fn databases(&self) -> Option<BTreeSet<&str>> {
+        if self.include.is_empty() {
+            return None;
+        }
+        self.include.iter().map(Pattern::database).collect()
     }
 
     /// The patterns of what is wanted; empty for everything.
@@ -304,6 +321,23 @@ mod tests {
             unescape_collection(escaped),
             Some(UnescapedName::Name(name.to_owned()))
         );
+    }
+
+    #[rstest]
+    #[case(&[], None)]
+    #[case(&["shop.*", "crm.a.b", "shop.x"], Some(vec!["crm", "shop"]))]
+    #[case(&["shop"], Some(vec!["shop"]))]
+    #[case(&["shop.*", "*.orders"], None)]
+    #[case(&["sh?p.orders"], None)]
+    #[case(&["*"], None)]
+    fn knows_the_databases_where_patterns_name_them(
+        #[case] include: &[&str],
+        #[case] expected: Option<Vec<&str>>,
+    ) {
+        let include: Vec<String> = include.iter().map(|&one| one.to_owned()).collect();
+        let filter = NamespaceFilter::new(&include, &[]).unwrap();
+        let databases = filter.databases().map(|all| all.into_iter().collect());
+        assert_eq!(databases, expected);
     }
 
     #[test]
