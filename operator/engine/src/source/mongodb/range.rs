@@ -78,6 +78,31 @@ pub async fn boundaries(
     Ok(chosen)
 }
 
+/// The `_id` element of the last document in natural order; `None` where there is none.
+///
+/// # Errors
+/// When the server does not answer, or does not allow it.
+pub async fn last_id(
+    connection: &Connection,
+    namespace: &Namespace,
+    moment: Moment,
+) -> Result<Option<Vec<u8>>, MongodbError> {
+    let command = doc! {
+        "find": &namespace.collection,
+        "hint": {"$natural": -1},
+        "limit": 1,
+        "projection": {"_id": 1},
+        "readConcern": moment.read_concern(),
+    };
+    let action = format!("see where {namespace} ends");
+    let mut batches = Batches::open(connection, &namespace.db, action, command, None).await?;
+    let mut last = None;
+    while let Some(batch) = batches.next().await? {
+        last = batch.documents().flatten().find_map(id_element).or(last);
+    }
+    Ok(last)
+}
+
 /// The recordIds of documents by the bytes of their `_id` elements.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use super::cursor::{Batches, Moment, id_element};
 use super::digest::ContentDigest;
 use super::error::{MongodbError, code};
 use super::namespace::Namespace;
-use super::range::{Boundary, boundaries, record_ids, scan_command};
+use super::range::{Boundary, boundaries, last_id, record_ids, scan_command};
 use super::segment::{CutParameters, Offered, Segment, Share};
 use crate::progress::Progress;
 use crate::source::{SegmentNumber, Stage};
@@ -91,6 +91,10 @@ struct Range {
     until: Option<Boundary>,
     /// Whether the cursor is asked where it is.
     resumable: bool,
+    /// How the `_id` element reads of the document that a capped collection is read up to. One that
+    /// is full gives a document away for each that comes, and a scan that went after those would
+    /// bring home more than there ever was at once, or not come to an end.
+    last: Option<Vec<u8>>,
 }
 
 /// A range could not be read as one.
@@ -185,12 +189,14 @@ impl Reader {
                 after: after.replace(boundary.clone()),
                 until: Some(boundary),
                 resumable: true,
+                last: None,
             });
         }
         ranges.push(Range {
             after,
             until: None,
             resumable: true,
+            last: None,
         });
         Ok(ranges)
     }
@@ -235,7 +241,14 @@ impl Reader {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let range = Range::default();
+            let last = match entry.capped {
+                true => last_id(&self.connection, data, moment).await?,
+                false => None,
+            };
+            let range = Range {
+                last,
+                ..Range::default()
+            };
             match self
                 .read_range(data, moment, batch_size(entry), &range)
                 .await
@@ -294,6 +307,7 @@ impl Reader {
         let mut stored = Stored::default();
         let mut ready = Vec::new();
         let mut until = range.until.as_ref();
+        let mut last = range.last.as_ref();
         'reading: while let Some(batch) = batches
             .next()
             .await
@@ -306,6 +320,10 @@ impl Reader {
                     self.store(segment, &mut stored).await?;
                 }
                 if offered == Offered::Complete {
+                    break 'reading;
+                }
+                if last.is_some_and(|last| document[4..].starts_with(last)) {
+                    last = None;
                     break 'reading;
                 }
                 if until.is_some_and(|until| document[4..].starts_with(&until.id)) {
@@ -326,6 +344,14 @@ impl Reader {
         if until.is_some() {
             let cause = "the document that a range ends with is gone".to_owned();
             return Err(RangeError::Unusable(cause));
+        }
+        if last.is_some() {
+            return Err(RangeError::Failed(MongodbError::Server {
+                action: format!("read {data}"),
+                server: self.connection.server().to_owned(),
+                code: code::CAPPED_POSITION_LOST,
+                cause: "the document that it ended with is overwritten".to_owned(),
+            }));
         }
         share.finish(&mut ready);
         for segment in ready.drain(..) {
