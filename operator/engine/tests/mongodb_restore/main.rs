@@ -14,6 +14,7 @@ mod content;
 mod dataset;
 mod export;
 mod failures;
+mod inexact;
 mod measure;
 mod round_trip;
 mod selection;

@@ -36,8 +36,20 @@ pub(super) struct Inserter {
     pub(super) bypass_validation: bool,
     /// Whether `insert` can be told to leave empty timestamps alone.
     pub(super) keeps_empty_timestamps: bool,
-    /// Whether a document that is there already is left out, instead of being an error.
-    pub(super) merge: bool,
+    /// What a document means whose `_id` is there already.
+    pub(super) duplicates: Duplicates,
+}
+
+/// What a document means whose `_id` is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Duplicates {
+    /// Somebody else writes there.
+    Refuse,
+    /// It is the target's own and stays.
+    Keep,
+    /// The backup has it twice: it was not read at one time, and a document that is deleted and
+    /// inserted again meanwhile, or moved, is met twice. The one that is there stays.
+    Repeated,
 }
 
 /// What became of documents.
@@ -45,12 +57,15 @@ pub(super) struct Inserter {
 pub(super) struct Inserted {
     pub(super) inserted: u64,
     pub(super) skipped: u64,
+    /// Of all these, documents that may be the second with their `_id`.
+    pub(super) repeated: u64,
 }
 
 impl std::ops::AddAssign for Inserted {
     fn add_assign(&mut self, other: Self) {
         self.inserted += other.inserted;
         self.skipped += other.skipped;
+        self.repeated += other.repeated;
     }
 }
 
@@ -88,7 +103,7 @@ impl Inserter {
                 Some(index)
                     if integer(error.get("code")) == Some(DUPLICATE_KEY)
                         && on_id
-                        && (self.merge || resent) =>
+                        && (self.duplicates != Duplicates::Refuse || resent) =>
                 {
                     left_out.push(index);
                 }
@@ -118,27 +133,27 @@ impl Inserter {
                 class: ErrorClass::Transient,
             });
         }
+        // Where the batch was sent twice, they may be what the first time wrote.
+        let ours = resent && self.duplicates != Duplicates::Keep;
         if !self.keeps_empty_timestamps {
             let documents: Vec<&[u8]> = batch
                 .iter()
                 .enumerate()
-                // What was left out of a merge is not ours to change.
-                .filter(|(index, _)| !self.merge || !left_out.contains(index))
+                // What was left out is not ours to change.
+                .filter(|(index, _)| ours || !left_out.contains(index))
                 .map(|(_, document)| *document)
                 .filter(|document| timestamps::holds_empty(document))
                 .collect();
             timestamps::put_back(&self.database, &self.collection, &documents).await?;
         }
-        Ok(if self.merge {
-            Inserted {
-                inserted,
-                skipped: left_out.len() as u64,
-            }
-        } else {
-            Inserted {
-                inserted: batch.len() as u64,
-                skipped: 0,
-            }
+        let left_out = left_out.len() as u64;
+        Ok(Inserted {
+            inserted: if ours { batch.len() as u64 } else { inserted },
+            skipped: if ours { 0 } else { left_out },
+            repeated: match self.duplicates {
+                Duplicates::Repeated => left_out,
+                Duplicates::Refuse | Duplicates::Keep => 0,
+            },
         })
     }
 

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::RestoreError;
 use super::extent::{Extent, State};
-use super::insert::{Inserted, Inserter};
+use super::insert::{Duplicates, Inserted, Inserter};
 use super::metadata::CollectionMetadata;
 use super::pieces::pieces;
 use super::plan::{Action, NamespacePlan, RestorePlan, data_collection};
 use super::report::{NamespaceReport, RestoreReport, Verification};
 use super::target::Target;
-use super::{RestoreRequest, create, indexes, users, verify};
+use super::verify::{Lossy, verify};
+use super::{RestoreRequest, create, indexes, users};
 use crate::manifest::{CollectionManifest, MongodbManifest};
 use crate::progress::Progress;
 use crate::source::Content;
@@ -86,6 +87,8 @@ struct Job<'p> {
     collection: &'p CollectionManifest,
     target: Namespace,
     metadata: CollectionMetadata,
+    /// Whether the backup has a cluster time: capped collections are not read at it.
+    at_one_time: bool,
 }
 
 impl Job<'_> {
@@ -93,9 +96,26 @@ impl Job<'_> {
         self.plan.kind == "view"
     }
 
+    /// What a document means whose `_id` is there already.
+    fn duplicates(&self) -> Duplicates {
+        if self.plan.action == Action::Merge {
+            Duplicates::Keep
+        } else if self.at_one_time && !self.collection.capped {
+            Duplicates::Refuse
+        } else {
+            Duplicates::Repeated
+        }
+    }
+
     /// Whether the server removes documents by itself as soon as they are there.
     fn expires(&self) -> bool {
+        let index_expires = || {
+            let indexes = &mut self.metadata.indexes.iter();
+            indexes.any(|index| index.contains_key("expireAfterSeconds"))
+        };
         self.metadata.options.contains_key("expireAfterSeconds")
+            // Indexes are built after the comparison; but here they may be there before the data.
+            || (matches!(self.plan.action, Action::Fill | Action::Merge) && index_expires())
     }
 }
 
@@ -136,6 +156,7 @@ async fn jobs<'p>(
             collection,
             target: name(&one.target)?,
             metadata,
+            at_one_time: manifest.cluster_time.is_some(),
         });
     }
     Ok(jobs)
@@ -235,7 +256,7 @@ impl Run<'_> {
             database: self.target.client.database(&job.target.db),
             bypass_validation: job.plan.kind != "timeseries",
             keeps_empty_timestamps: self.keeps_empty_timestamps,
-            merge: job.plan.action == Action::Merge,
+            duplicates: job.duplicates(),
             collection: collection.clone(),
         };
         let inserted = self.insert_all(at, job, &inserter).await?;
@@ -251,12 +272,15 @@ impl Run<'_> {
         }
         let verification = if job.plan.comparable {
             self.progress.set_phase(format!("comparing {}", job.target));
-            verify::verify(
+            verify(
                 &self.target,
                 &job.target.db,
                 &collection,
                 job.collection,
-                job.expires(),
+                Lossy {
+                    expires: job.expires(),
+                    repeated: inserted.repeated,
+                },
             )
             .await?
         } else {

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use super::conflict::integer;
 use super::create;
 use super::error::RestoreError;
-use super::insert::Inserter;
+use super::insert::{Duplicates, Inserter};
 use super::pieces::{next_document, pieces, read_node};
 use super::target::{Target, write_concern};
 use crate::class::ErrorClass;
@@ -101,7 +101,7 @@ async fn load(
         collection: temporary.to_owned(),
         bypass_validation: false,
         keeps_empty_timestamps: target.keeps_empty_timestamps().await,
-        merge: false,
+        duplicates: Duplicates::Refuse,
     };
     let mut loaded = pieces(content, path(collection), format!("admin.{collection}"));
     let mut count = 0;

@@ -10,13 +10,44 @@ use super::target::{Target, answer, persist};
 use crate::manifest::CollectionManifest;
 use crate::source::mongodb::digest::ContentDigest;
 
+/// Why a target may hold fewer documents than the backup although all of them were written well.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lossy {
+    /// The server removes documents whose time has passed as soon as they are there.
+    pub(super) expires: bool,
+    /// So many documents of the backup have the `_id` of another one in it.
+    pub(super) repeated: u64,
+}
+
+impl Lossy {
+    /// The reason, where one explains that so few were found.
+    fn reason(self, expected: &CollectionManifest, found: u64) -> Option<String> {
+        if self.expires {
+            return Some("its documents expire, and the server removes those whose time has passed as soon as they are written".to_owned());
+        }
+        // Backups made before the end of the scan was fixed hold what came while it was read, too.
+        if expected.capped {
+            return Some(format!(
+                "it is capped and keeps {found} of the {} documents in the backup, which was read while it was written to; the oldest are gone",
+                expected.documents
+            ));
+        }
+        let lacking = expected.documents - found;
+        (lacking <= self.repeated).then(|| {
+            format!(
+                "{lacking} documents of the backup have the _id of another one in it, as the server it was read from has no points in time and they were written anew meanwhile; one of each was restored"
+            )
+        })
+    }
+}
+
 /// Reads a collection back and compares it.
 pub(super) async fn verify(
     target: &Target,
     db: &str,
     collection: &str,
     expected: &CollectionManifest,
-    expires: bool,
+    lossy: Lossy,
 ) -> Result<Verification, RestoreError> {
     let action = format!("read {db}.{collection} back");
     let (answered, _) =
@@ -38,10 +69,10 @@ pub(super) async fn verify(
     Ok(
         if documents == expected.documents && digest == expected.digest {
             Verification::Verified
-        } else if expires && documents < expected.documents {
-            Verification::NotComparable {
-            reason: "its documents expire, and the server removes those whose time has passed as soon as they are written".to_owned(),
-        }
+        } else if documents < expected.documents
+            && let Some(reason) = lossy.reason(expected, documents)
+        {
+            Verification::NotComparable { reason }
         } else {
             Verification::Mismatched {
                 expected_documents: expected.documents,
