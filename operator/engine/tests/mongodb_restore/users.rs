@@ -181,5 +181,7 @@ async fn an_account_without_the_rights_is_told_which() {
     .unwrap_err();
     assert_eq!(error.class(), ErrorClass::Waiting, "{error}");
     assert!(error.to_string().contains("role `restore`"), "{error}");
+    // A refusal of the server quotes the command, and that holds the session and the documents.
+    assert!(!error.to_string().contains("lsid"), "{error}");
     assert!(!format!("{error} {error:?} {request:?}").contains("sesame"));
 }

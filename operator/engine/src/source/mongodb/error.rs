@@ -252,9 +252,7 @@ impl MongodbError {
                 cause: message.clone(),
             },
             ErrorKind::Command(command) => {
-                // A refusal quotes the whole command, session and signature included.
-                let message = command.message.split(" to execute command").next();
-                let message = message.unwrap_or_default();
+                let message = without_command(&command.message);
                 let cause = format!("{message} ({})", command.code_name);
                 match command.code {
                     code::AUTHENTICATION_FAILED => Self::AuthenticationFailed { server, cause },
@@ -300,6 +298,15 @@ impl MongodbError {
             _ => None,
         }
     }
+}
+
+/// What the server says, without the command: a refusal quotes all of it, with the documents that
+/// were to be written, the session and its signature.
+pub(crate) fn without_command(message: &str) -> &str {
+    message
+        .split(" to execute command")
+        .next()
+        .unwrap_or_default()
 }
 
 impl Classified for MongodbError {

@@ -6,6 +6,7 @@ use super::report::RestoreReport;
 use crate::class::{Classified, ErrorClass};
 use crate::repository::RepositoryError;
 use crate::source::mongodb::MongodbError;
+use crate::source::mongodb::error::without_command;
 
 /// The error of a restore into MongoDB.
 #[derive(Debug, thiserror::Error)]
@@ -186,12 +187,12 @@ fn again(cause: &RestoreError) -> &'static str {
 /// What the server or the driver said, without the whole reply that the driver's own text repeats.
 pub(super) fn cause(error: &mongodb::error::Error) -> String {
     match error.kind.as_ref() {
-        mongodb::error::ErrorKind::Command(command) => {
-            format!(
-                "{} ({}, code {})",
-                command.message, command.code_name, command.code
-            )
-        }
+        mongodb::error::ErrorKind::Command(command) => format!(
+            "{} ({}, code {})",
+            without_command(&command.message),
+            command.code_name,
+            command.code
+        ),
         kind => kind.to_string(),
     }
 }
