@@ -85,20 +85,29 @@ async fn the_backup_role_is_enough_and_less_is_named() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_to_read_is_an_error_and_an_empty_server_is_not() -> Result<()> {
+async fn nothing_to_read_is_an_error_and_an_empty_collection_is_not() -> Result<()> {
     let dir = Workdir::new()?;
     let server = ReplicaSet::start(&dir).await?;
-    let stage = MemoryStage::new();
-    let (files, manifest) =
-        finish(back_up(&everything(&server.uri()), &stage, ReadOptions::default()).await?);
-    ensure!(
-        manifest.notes.iter().any(|note| note.contains("empty")),
-        "{:?}",
-        manifest.notes
-    );
-    ensure!(!files.is_empty());
-
     let client = server.client().await?;
+    let stage = MemoryStage::new();
+    // Users and roles are no data, nor is what the server keeps in config.
+    let user = doc! {"createUser": "somebody", "pwd": "secret-word", "roles": []};
+    client.database("admin").run_command(user).await?;
+    let settings = client.database("config").collection::<Document>("settings");
+    settings
+        .insert_one(doc! {"_id": "mine", "value": 64})
+        .await?;
+    let error = match back_up(&everything(&server.uri()), &stage, ReadOptions::default()).await {
+        Ok(read) => bail!("an empty server passed: {:?}", read.manifest()),
+        Err(error) => error,
+    };
+    assert_eq!(error.reason(), "NothingSelected", "{error}");
+    assert_eq!(error.class(), ErrorClass::Waiting);
+    ensure!(error.to_string().contains("holds no collection"), "{error}");
+    // A collection that is there counts, though it has no documents.
+    client.database("stock").create_collection("carts").await?;
+    back_up(&everything(&server.uri()), &stage, ReadOptions::default()).await?;
+
     fill(&client, "shop", "orders", 1 << 20, 3).await?;
     for (include, exclude, named) in [
         (vec!["crm.*"], vec![], "crm.*"),

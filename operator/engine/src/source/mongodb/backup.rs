@@ -17,8 +17,10 @@
 //! cluster time and no oplog: it gets a plain read, and a collection that is lost meanwhile begins
 //! it anew.
 //!
-//! A pattern of `include` that matches no collection fails the run, as does a selection of nothing.
-//! A server that is empty, asked for everything, gives an empty backup with a note.
+//! A pattern of `include` that matches no collection fails the run, as does a selection of nothing,
+//! even where everything is asked for: a server that lost its data would otherwise give successful
+//! backups of nothing, until retention had let go of the last good one. A collection without
+//! documents is something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -283,20 +285,26 @@ impl Run {
     fn check_selection(&self, catalog: &Catalog) -> Result<(), MongodbError> {
         let filter = &self.selection.filter;
         let unmatched = catalog.unmatched(filter);
-        let nothing = catalog
-            .entries()
-            .all(|entry| users::is_users_or_roles(&entry.namespace));
-        if unmatched.is_empty() && (!nothing || filter.include().is_empty()) {
+        let everything = filter.include().is_empty();
+        // A server has collections of its own in config, whoever else lost theirs.
+        let of_the_server = |namespace: &Namespace| {
+            users::is_users_or_roles(namespace) || (everything && namespace.db == "config")
+        };
+        let counts = |entry: &CatalogEntry| !of_the_server(&entry.namespace);
+        if unmatched.is_empty() && catalog.entries().any(counts) {
             return Ok(());
         }
-        let all = || filter.include().iter().map(ToString::to_string).collect();
+        let server = self.connection.server().to_owned();
+        if everything {
+            return Err(MongodbError::NothingThere { server });
+        }
         let patterns: Vec<String> = if unmatched.is_empty() {
-            all()
+            filter.include().iter().map(ToString::to_string).collect()
         } else {
             unmatched
         };
         Err(MongodbError::NothingSelected {
-            server: self.connection.server().to_owned(),
+            server,
             patterns: patterns.join(", "),
         })
     }

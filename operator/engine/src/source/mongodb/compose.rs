@@ -163,10 +163,6 @@ fn all_notes(state: &Everything, selection: &Selection, mut notes: Vec<String>) 
                 .to_owned(),
         );
     }
-    let ours = |entry: &&CatalogEntry| !users::is_users_or_roles(&entry.namespace);
-    if state.catalog.entries().find(ours).is_none() {
-        notes.push("The server holds no collection of a user; the backup is empty.".to_owned());
-    }
     notes
 }
 

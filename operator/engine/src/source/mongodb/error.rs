@@ -133,6 +133,14 @@ pub enum MongodbError {
         /// What was wanted.
         patterns: String,
     },
+    /// Everything is wanted, and there is nothing.
+    #[error(
+        "MongoDB {server} holds no collection, besides its own and what exclude leaves out, so there is nothing to back up and no backup was written; if it lost its data, restore a backup; if it is the wrong server, correct the connection string; if it is new, the first collection is enough"
+    )]
+    NothingThere {
+        /// Hosts, without credentials.
+        server: String,
+    },
     /// The replica set does not commit.
     #[error(
         "MongoDB {server} did not make its latest writes durable on a majority of members in {seconds} s; bring the missing members of the replica set back"
@@ -320,6 +328,7 @@ impl Classified for MongodbError {
             Self::AuthenticationFailed { .. }
             | Self::PermissionDenied { .. }
             | Self::NothingSelected { .. }
+            | Self::NothingThere { .. }
             | Self::SnapshotTooOld { .. }
             | Self::OplogOverwritten { .. } => ErrorClass::Waiting,
             Self::Unreachable { .. }
@@ -345,7 +354,7 @@ impl Classified for MongodbError {
             Self::PermissionDenied { .. } => "PermissionDenied",
             Self::Sharded { .. } | Self::TooOld { .. } => "Unsupported",
             Self::NotReadable { .. } => "NotReadable",
-            Self::NothingSelected { .. } => "NothingSelected",
+            Self::NothingSelected { .. } | Self::NothingThere { .. } => "NothingSelected",
             Self::NoMajority { .. } => "NoMajority",
             Self::SnapshotTooOld { .. } => "SnapshotTooOld",
             Self::OplogOverwritten { .. } => "OplogOverwritten",
