@@ -157,8 +157,8 @@ pub(super) fn decide(
     };
     if on_conflict == OnConflict::Drop && name == "system.js" {
         return decision(
-            Action::Merge,
-            "a server does not let it be dropped; what is missing is added".to_owned(),
+            Action::Replace,
+            "its functions are removed, as a server does not let it be dropped".to_owned(),
         );
     }
     if on_conflict == OnConflict::Drop {

@@ -6,6 +6,7 @@ use futures::FutureExt as _;
 use super::error::{RestoreError, cause, command_code};
 use super::metadata::CollectionMetadata;
 use super::target::{Target, answer, persist, write_concern};
+use crate::class::ErrorClass;
 use crate::source::mongodb::error::code::NAMESPACE_NOT_FOUND;
 use crate::source::mongodb::namespace::Namespace;
 
@@ -82,6 +83,40 @@ pub(super) async fn drop(target: &Target, namespace: &Namespace) -> Result<(), R
         Ok(_) => Ok(()),
         Err(error) if command_code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(()),
         Err(error) => Err(RestoreError::server(action, &error)),
+    }
+}
+
+/// Removes all documents of a collection that the server does not let be dropped.
+pub(super) async fn empty(target: &Target, namespace: &Namespace) -> Result<(), RestoreError> {
+    let command = doc! {
+        "delete": &namespace.collection,
+        "deletes": [{ "q": {}, "limit": 0 }],
+        "writeConcern": write_concern(),
+    };
+    let action = format!("remove what is in {namespace}");
+    let reply = match target.run(&namespace.db, &action, command).await {
+        Err(RestoreError::Server {
+            action,
+            cause,
+            class: ErrorClass::Waiting,
+        }) => {
+            return Err(RestoreError::Server {
+                action,
+                cause: format!(
+                    "{cause}. That takes readWriteAnyDatabase; or leave it out of what is restored"
+                ),
+                class: ErrorClass::Waiting,
+            });
+        }
+        answered => answered?,
+    };
+    match reply.get_array("writeErrors") {
+        Ok(errors) if !errors.is_empty() => Err(RestoreError::Server {
+            action,
+            cause: format!("{errors:?}"),
+            class: ErrorClass::Permanent,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -302,6 +302,10 @@ impl Run<'_> {
     async fn prepare(&self, job: &Job<'_>) -> Result<(), RestoreError> {
         match job.plan.action {
             Action::Create => create::create(&self.target, &job.target, &job.metadata).await,
+            // The server does not let it be dropped.
+            Action::Replace if job.target.collection == "system.js" => {
+                create::empty(&self.target, &job.target).await
+            }
             Action::Replace => {
                 create::drop(&self.target, &job.target).await?;
                 create::create(&self.target, &job.target, &job.metadata).await
