@@ -184,3 +184,40 @@ async fn merge_into_another_unique_index_is_an_error_and_not_a_success() {
     assert!(first[0].contains("E11000"), "{error}");
     assert!(done.contains("shop.a"), "{error}");
 }
+
+#[tokio::test]
+async fn drop_replaces_stored_functions_and_what_is_left_out_is_told() {
+    let source = Server::start(Kind::Standalone).await;
+    let function = |id: &str, value: i32| doc! { "_id": id, "value": value };
+    let insert =
+        |documents: Vec<bson::Document>| doc! { "insert": "system.js", "documents": documents };
+    source
+        .run("shop", insert(vec![function("f", 1), function("g", 1)]))
+        .await;
+    source.run("admin", insert(vec![function("a", 1)])).await;
+    let dump = source.dump();
+    let target = Server::start(Kind::Standalone).await;
+    target
+        .run("shop", insert(vec![function("f", 2), function("h", 2)]))
+        .await;
+    let mut request = everything(&target);
+    request.on_conflict = OnConflict::Drop;
+    let mut backup = Backup::of(dump.path());
+    // Our own backups list it in their manifest.
+    let mut of_admin = backup.manifest.collections[0].clone();
+    of_admin.db = "admin".to_owned();
+    backup.manifest.collections.push(of_admin);
+    let report = run(&request, backup).await;
+    assert_eq!(report.namespaces.len(), 1, "{report}");
+    assert_eq!(report.namespaces[0].action, Action::Replace);
+    assert!(report.verified(), "{report}");
+    let functions = &seen(&target.client, "shop").await["system.js"];
+    assert_eq!(functions.documents.len(), 2);
+    assert!(
+        report
+            .notes
+            .iter()
+            .any(|note| note.contains("not restored") && note.contains("admin.system.js")),
+        "{report}"
+    );
+}

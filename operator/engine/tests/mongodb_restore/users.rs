@@ -10,7 +10,7 @@
 use bson::doc;
 use holdfast_engine::class::{Classified, ErrorClass};
 use holdfast_engine::progress::Progress;
-use holdfast_engine::source::mongodb::restore::{Verification, plan_restore, restore};
+use holdfast_engine::source::mongodb::restore::{OnConflict, Verification, plan_restore, restore};
 use mongodb::Client;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,123 @@ async fn are_merged_and_can_log_in() {
     assert!(
         !left.iter().any(|name| name.starts_with("temp")),
         "{left:?}"
+    );
+}
+
+/// A target without passwords, with the users and roles of a dump of [`source`] and nothing else.
+async fn with_the_same_users(dump: &tempfile::TempDir) -> Server {
+    let target = Server::start(Kind::Standalone).await;
+    let mut request = everything(&target);
+    request.users_and_roles = true;
+    run(&request, Backup::of(dump.path())).await;
+    target.run("shop", doc! { "dropDatabase": 1 }).await;
+    target
+}
+
+async fn roles_of_alice(target: &Server) -> usize {
+    let reply = target.run("shop", doc! { "usersInfo": "alice" }).await;
+    let users = reply.get_array("users").unwrap();
+    let alice = users[0].as_document().unwrap();
+    alice.get_array("roles").unwrap().len()
+}
+
+#[tokio::test]
+async fn the_same_ones_are_left_alone_and_shown_in_the_plan() {
+    let dump = source().await;
+    let target = with_the_same_users(&dump).await;
+    let mut request = everything(&target);
+    request.users_and_roles = true;
+    let (manifest, content) = Backup::of(dump.path()).share();
+    let plan = plan_restore(&request, &manifest, content.as_ref())
+        .await
+        .unwrap();
+    assert_eq!(plan.users.keep, ["shop.alice"]);
+    assert_eq!(plan.roles.keep, ["shop.teller"]);
+    let row = plan.to_string();
+    let row = row.lines().find(|line| line.contains("admin.system.users"));
+    assert!(row.unwrap().ends_with("keep 1"), "{plan}");
+    let report = run(&request, Backup::of(dump.path())).await;
+    assert_eq!((report.users, report.roles), (0, 0), "{report}");
+    assert!(
+        report.notes.iter().any(|note| note.contains("1 users")),
+        "{report}"
+    );
+}
+
+#[tokio::test]
+async fn one_that_differs_is_in_the_way_is_kept_or_replaced() {
+    let dump = source().await;
+    let target = with_the_same_users(&dump).await;
+    let more = doc! { "grantRolesToUser": "alice", "roles": ["dbAdmin"] };
+    target.run("shop", more).await;
+    assert_eq!(roles_of_alice(&target).await, 2);
+    let mut request = everything(&target);
+    request.users_and_roles = true;
+
+    let (manifest, content) = Backup::of(dump.path()).share();
+    let plan = plan_restore(&request, &manifest, content.as_ref())
+        .await
+        .unwrap();
+    let error = restore(
+        &request,
+        &plan,
+        &manifest,
+        content,
+        &Progress::new(),
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("user shop.alice") && text.contains("nothing was written"),
+        "{text}"
+    );
+    assert!(!text.contains("teller"), "{text}");
+    let names = target.client.list_database_names().await.unwrap();
+    assert!(!names.contains(&"shop".to_owned()), "{names:?}");
+
+    request.on_conflict = OnConflict::Merge;
+    let report = run(&request, Backup::of(dump.path())).await;
+    assert_eq!((report.users, report.roles), (0, 0), "{report}");
+    assert_eq!(roles_of_alice(&target).await, 2);
+
+    let nothing = doc! { "updateRole": "teller", "privileges": [] };
+    target.run("shop", nothing).await;
+    let mine = doc! { "createUser": "mine", "pwd": "x", "roles": ["teller"] };
+    target.run("shop", mine).await;
+    request.on_conflict = OnConflict::Drop;
+    let report = run(&request, Backup::of(dump.path())).await;
+    assert_eq!((report.users, report.roles), (1, 1), "{report}");
+    assert_eq!(roles_of_alice(&target).await, 1);
+    let info = doc! { "rolesInfo": "teller", "showPrivileges": true };
+    let teller = target.run("shop", info).await.to_string();
+    assert!(teller.contains("orders"), "{teller}");
+    // Others stay, and have the role still.
+    let mine = target.run("shop", doc! { "usersInfo": "mine" }).await;
+    assert!(mine.to_string().contains("teller"), "{mine}");
+}
+
+#[tokio::test]
+async fn an_account_that_may_not_see_users_is_told_so_before_anything_is_written() {
+    let dump = source().await;
+    let target = Server::start(Kind::Authenticating).await;
+    let roles = ["readWriteAnyDatabase", "dbAdminAnyDatabase"];
+    let user = doc! { "createUser": "writer", "pwd": "secret", "roles": roles.as_slice() };
+    target.run("admin", user).await;
+    let mut request = everything(&target);
+    request.target = SecretString::from(target.uri_of("writer", "secret"));
+    request.users_and_roles = true;
+    let (manifest, content) = Backup::of(dump.path()).share();
+    let error = plan_restore(&request, &manifest, content.as_ref())
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Waiting, "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("which users are there") && text.contains("role `restore`"),
+        "{text}"
     );
 }
 

@@ -237,7 +237,7 @@ fn same(a: &Document, b: &Document) -> bool {
     significant(a) == significant(b)
 }
 
-fn widened(value: &Bson) -> Bson {
+pub(super) fn widened(value: &Bson) -> Bson {
     match value {
         Bson::Document(inner) => Bson::Document(
             inner

@@ -12,6 +12,7 @@
 //! | `conflict` | what is on the target already, and what that means |
 //! | `metadata` | options and indexes as the backup has them |
 //! | `pieces` | the data of a collection as pieces of whole documents |
+//! | `accounts` | which users and roles the target has, and whether they are the backup's |
 //! | `create`, `insert`, `timestamps`, `indexes`, `users` | one kind of write each |
 //! | `verify` | reading back and comparing |
 //! | `run` | the order of it all, and how much at once |
@@ -19,6 +20,7 @@
 //! | `report` | what was done |
 //! | `error` | what can go wrong, and what to do then |
 
+mod accounts;
 mod conflict;
 mod create;
 mod error;
@@ -39,6 +41,7 @@ mod verify;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+pub use accounts::AccountsPlan;
 pub use error::RestoreError;
 pub use plan::{Action, NamespacePlan, RestorePlan, plan_restore};
 pub use report::{NamespaceReport, RestoreReport, Verification};
@@ -57,8 +60,8 @@ pub struct RestoreRequest {
     pub rename: Vec<(String, String)>,
     /// What to do with namespaces that are there already.
     pub on_conflict: OnConflict,
-    /// Whether users and roles are merged into the target's: those of the whole server, whatever
-    /// `include` says. A user that is there gets the password and roles of the backup.
+    /// Whether users and roles are restored: those of the whole server, whatever `include` says.
+    /// One that is there and the same stays; for one that differs see [`OnConflict`].
     pub users_and_roles: bool,
 }
 
@@ -66,12 +69,14 @@ pub struct RestoreRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum OnConflict {
     /// Nothing is written when one of them holds documents, or is empty and was made with other
-    /// options or indexes. An empty one that is as the original was is filled.
+    /// options or indexes, or when a user or role differs. An empty one that is as the original was
+    /// is filled.
     #[default]
     Fail,
-    /// They are dropped: only those that are restored.
+    /// They are dropped: only those that are restored. Users and roles become those of the backup,
+    /// except the account that restores.
     Drop,
     /// What is missing is added: documents whose `_id` is there stay as they are there, so do
-    /// options and views; indexes are added.
+    /// options, views, users and roles; indexes are added.
     Merge,
 }

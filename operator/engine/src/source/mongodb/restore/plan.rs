@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::accounts::{AccountsPlan, Kind};
 use super::conflict::{Existing, decide, observe};
 use super::error::RestoreError;
 use super::metadata::CollectionMetadata;
@@ -15,6 +16,7 @@ use super::{RestoreRequest, users};
 use crate::manifest::{CollectionManifest, MongodbManifest};
 use crate::source::Content;
 use crate::source::mongodb::namespace::{BUCKETS_PREFIX, Namespace, Pattern};
+use crate::source::mongodb::users::is_users_or_roles;
 
 /// What a restore would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,24 +26,35 @@ pub struct RestorePlan {
     pub target: String,
     /// What is restored, in order of the namespace in the backup.
     pub namespaces: Vec<NamespacePlan>,
-    /// Users that are merged into the target's.
-    pub users: u64,
-    /// Roles that are merged into the target's.
-    pub roles: u64,
+    /// What is done with users.
+    pub users: AccountsPlan,
+    /// What is done with roles.
+    pub roles: AccountsPlan,
     /// Sentences for a person.
     #[serde(default)]
     pub notes: Vec<String>,
 }
 
 impl RestorePlan {
-    /// Each namespace that is in the way, and why; a plan that has some cannot be carried out.
+    /// Each namespace, user and role that is in the way, and why; a plan that has some cannot be
+    /// carried out.
     #[must_use]
     pub fn conflicts(&self) -> Vec<String> {
         self.namespaces
             .iter()
             .filter(|one| one.action == Action::Conflict)
             .map(|one| format!("{} {}", one.target, one.reason))
+            .chain(self.users.conflicts(Kind::User))
+            .chain(self.roles.conflicts(Kind::Role))
             .collect()
+    }
+
+    /// What is done with users and roles, by the collection that holds them.
+    pub fn accounts(&self) -> impl Iterator<Item = (String, &AccountsPlan)> {
+        [(Kind::User, &self.users), (Kind::Role, &self.roles)]
+            .into_iter()
+            .filter(|(_, plan)| plan.count() > 0)
+            .map(|(kind, plan)| (format!("admin.{}", kind.collection()), plan))
     }
 
     /// Bytes of BSON to write.
@@ -165,13 +178,14 @@ pub async fn plan_restore(
     }
 
     let (users, roles) = if request.users_and_roles {
-        (manifest.users, manifest.roles)
+        users::plan(&target, content, request.on_conflict).await?
     } else {
-        (0, 0)
+        Default::default()
     };
     let mut notes = notes(&selected, &metadata);
+    notes.extend(left_out(request, manifest));
     notes.extend(target.older_than(&manifest.server_version));
-    if request.users_and_roles && !users::in_backup(content).await? {
+    if request.users_and_roles && users.count() + roles.count() == 0 {
         notes.push("the backup holds no users and roles".to_owned());
     }
     Ok(RestorePlan {
@@ -253,6 +267,26 @@ pub(super) fn select<'m>(
     Ok(selected)
 }
 
+/// What the backup holds of what was asked for and is not restored.
+fn left_out(request: &RestoreRequest, manifest: &MongodbManifest) -> Option<String> {
+    if !request.include.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = manifest
+        .collections
+        .iter()
+        .map(|one| Namespace::new(&one.db, &one.name))
+        .filter(|one| !is_restorable(one) && !is_users_or_roles(one))
+        .map(|one| one.to_string())
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "not restored, as it belongs to the server that it was read from: {}",
+            names.join(", ")
+        )
+    })
+}
+
 /// What the server keeps for itself is never restored; users and roles have a way of their own.
 fn is_restorable(namespace: &Namespace) -> bool {
     !matches!(namespace.db.as_str(), "local" | "config")
@@ -330,6 +364,20 @@ pub(super) fn data_collection(target: &Namespace, kind: &str) -> String {
 
 impl fmt::Display for RestorePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let accounts = self.accounts().map(|(collection, plan)| {
+            let kind = collection.replace("admin.system.", "");
+            let count = plan.count().to_string();
+            let unknown = || "-".to_owned();
+            [
+                collection.clone(),
+                collection,
+                kind,
+                count,
+                unknown(),
+                unknown(),
+                plan.to_string(),
+            ]
+        });
         let rows = self.namespaces.iter().map(|one| {
             [
                 one.source.clone(),
@@ -356,11 +404,8 @@ impl fmt::Display for RestorePlan {
                 "INDEXES",
                 "ACTION",
             ],
-            rows,
+            rows.chain(accounts),
         )?;
-        if self.users + self.roles > 0 {
-            writeln!(f, "{} users and {} roles: merge", self.users, self.roles)?;
-        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }

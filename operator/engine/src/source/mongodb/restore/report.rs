@@ -14,9 +14,9 @@ pub struct RestoreReport {
     pub target: String,
     /// What was restored, in the order of the plan.
     pub namespaces: Vec<NamespaceReport>,
-    /// Users merged into the target's.
+    /// Users written.
     pub users: u64,
-    /// Roles merged into the target's.
+    /// Roles written.
     pub roles: u64,
     /// Sentences for a person.
     #[serde(default)]
@@ -137,7 +137,7 @@ impl fmt::Display for RestoreReport {
             rows,
         )?;
         if self.users + self.roles > 0 {
-            writeln!(f, "{} users and {} roles merged", self.users, self.roles)?;
+            writeln!(f, "{} users and {} roles written", self.users, self.roles)?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;

@@ -62,7 +62,7 @@ pub async fn restore(
         progress,
         cancel,
     };
-    let report = match run.all(plan, &jobs, request.users_and_roles).await {
+    let report = match run.all(request, plan, &jobs).await {
         Ok(report) => report,
         Err(cause) => return Err(run.interrupted(&jobs, cause)),
     };
@@ -181,17 +181,18 @@ struct Run<'r> {
 impl Run<'_> {
     async fn all(
         &self,
+        request: &RestoreRequest,
         plan: &RestorePlan,
         jobs: &[Job<'_>],
-        users_and_roles: bool,
     ) -> Result<RestoreReport, RestoreError> {
         let mut loaded = self.until_cancelled(self.load_all(jobs)).await?;
         // Not stopped halfway: its temporary collections hold credentials.
-        let (users, roles) = if users_and_roles && !self.cancel.is_cancelled() {
+        let (users, roles) = if request.users_and_roles && !self.cancel.is_cancelled() {
             self.progress.set_phase("merging users and roles");
-            users::merge(&self.target, Arc::clone(&self.content)).await?
+            let content = self.content.as_ref();
+            users::merge(&self.target, content, request.on_conflict).await?
         } else {
-            (0, 0)
+            Default::default()
         };
         let built = self
             .until_cancelled(async {
@@ -217,12 +218,18 @@ impl Run<'_> {
                 }
             })
             .collect();
+        let (kept_users, kept_roles) = (users.keep.len(), roles.keep.len());
+        let kept = (kept_users + kept_roles > 0).then(|| {
+            format!(
+                "{kept_users} users and {kept_roles} roles were there already and stay as they are"
+            )
+        });
         Ok(RestoreReport {
             target: plan.target.clone(),
             namespaces,
-            users,
-            roles,
-            notes: plan.notes.clone(),
+            users: users.written(),
+            roles: roles.written(),
+            notes: plan.notes.iter().cloned().chain(kept).collect(),
         })
     }
 
