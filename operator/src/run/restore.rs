@@ -197,6 +197,13 @@ impl<H: Host> Runner<H> {
                 bytes: Some(one.bytes),
                 documents: Some(one.documents),
             })
+            .chain(plan.accounts().map(|(collection, accounts)| PlannedStep {
+                from: collection.clone(),
+                to: collection,
+                action: accounts.to_string(),
+                bytes: None,
+                documents: Some(accounts.count()),
+            }))
             .collect();
         let bytes = plan.bytes();
         if order.dry_run {
