@@ -16,6 +16,7 @@ pub mod repositories;
 pub mod restore;
 pub mod retain;
 pub mod runner;
+mod verified;
 
 pub use error::RunError;
 pub use runner::{Asked, Runner};

@@ -16,7 +16,7 @@ use crate::journal::{NewRun, RunKind};
 use crate::reconcile::dereference;
 use crate::run::locate::Located;
 use crate::run::record::{Account, Open, begin, caught};
-use crate::run::{RunError, Runner};
+use crate::run::{RunError, Runner, verified};
 
 /// Where a backup is put, its secrets not resolved yet.
 #[derive(Debug, Clone)]
@@ -218,29 +218,12 @@ impl<H: Host> Runner<H> {
         let report = mongodb::restore(request, &plan, manifest, content, progress, &self.cancel)
             .await
             .map_err(failed)?;
-        let verified = if report.verified() {
-            "Verified".to_owned()
-        } else {
-            report
-                .namespaces
-                .iter()
-                .find_map(|one| match &one.verification {
-                    mongodb::Verification::NotComparable { reason } => {
-                        Some(format!("NotComparable: {}: {reason}", one.target))
-                    }
-                    mongodb::Verification::Mismatched { .. } => {
-                        Some(format!("Mismatched: {}", one.target))
-                    }
-                    _ => None,
-                })
-                .unwrap_or_else(|| "NotComparable".to_owned())
-        };
         Ok(RestoreOutcome {
             plan: steps,
             bytes,
             documents: Some(report.documents()),
             files: None,
-            verified: Some(verified),
+            verified: Some(verified::mongodb(&report)),
             told: report.to_string(),
         })
     }
@@ -312,8 +295,7 @@ impl<H: Host> Runner<H> {
             bytes: report.bytes,
             documents: None,
             files: Some(report.files),
-            // Every blob is verified against its id, and every file against its size, on the way.
-            verified: Some("Verified".to_owned()),
+            verified: Some(verified::files(&report, order.on_conflict)),
             told,
         })
     }
