@@ -40,6 +40,12 @@ pub enum ExportError {
     /// Something is where the export should go.
     #[error("cannot export to {}: it is not empty; choose a new directory", .0.display())]
     NotEmpty(PathBuf),
+    /// The file is there.
+    #[error(
+        "cannot create {}: it is there already; choose a file that does not exist yet",
+        .0.display()
+    )]
+    Exists(PathBuf),
     /// The export cannot be written.
     #[error("cannot write {}: {cause}; what is there is incomplete", .path.display())]
     Write {
@@ -72,7 +78,7 @@ impl Classified for ExportError {
         match self {
             Self::Repository(error) => error.class(),
             Self::Damaged { .. } => ErrorClass::Damaged,
-            Self::NotEmpty(_) => ErrorClass::Permanent,
+            Self::NotEmpty(_) | Self::Exists(_) => ErrorClass::Permanent,
             Self::Write { .. } => ErrorClass::Waiting,
             Self::Cancelled => ErrorClass::Transient,
         }
@@ -82,7 +88,7 @@ impl Classified for ExportError {
         match self {
             Self::Repository(error) => error.reason(),
             Self::Damaged { .. } => "Damaged",
-            Self::NotEmpty(_) => "NotEmpty",
+            Self::NotEmpty(_) | Self::Exists(_) => "NotEmpty",
             Self::Write { .. } => "WriteFailed",
             Self::Cancelled => "Cancelled",
         }
@@ -129,11 +135,11 @@ where
         .unwrap_or(Err(ExportError::Cancelled))
 }
 
-async fn write_directory(
-    content: &dyn Content,
-    dir: &Path,
-    progress: &Progress,
-) -> Result<(), ExportError> {
+/// Makes a directory where it is not there.
+///
+/// # Errors
+/// When it cannot be made, or is there and holds something.
+pub async fn make_empty(dir: &Path) -> Result<(), ExportError> {
     fs::create_dir_all(dir)
         .await
         .map_err(ExportError::write(dir))?;
@@ -142,9 +148,18 @@ async fn write_directory(
         .next_entry()
         .await
         .map_err(ExportError::write(dir))?;
-    if first.is_some() {
-        return Err(ExportError::NotEmpty(dir.to_owned()));
+    match first {
+        Some(_) => Err(ExportError::NotEmpty(dir.to_owned())),
+        None => Ok(()),
     }
+}
+
+async fn write_directory(
+    content: &dyn Content,
+    dir: &Path,
+    progress: &Progress,
+) -> Result<(), ExportError> {
+    make_empty(dir).await?;
     let mut pending = vec![(DUMP_ROOT.as_bytes().to_vec(), dir.to_owned())];
     while let Some((from, to)) = pending.pop() {
         for node in content.children(&from).await? {

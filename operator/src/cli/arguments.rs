@@ -115,7 +115,7 @@ pub enum Verb {
     Restore(RestoreArgs),
     /// Delete a backup.
     Delete(DeleteArgs),
-    /// Write a backup out in mongodump's form.
+    /// Write a backup out: in mongodump's form, or as the files it holds.
     Export(ExportArgs),
     /// Check a destination's repository.
     Check(CheckArgs),
@@ -303,10 +303,11 @@ pub struct ExportArgs {
     /// The destination to read from [default: the first that holds the backup].
     #[arg(long, value_name = "DESTINATION")]
     pub destination: Option<String>,
-    /// Write the files of the backup (mongodump's directory, for MongoDB) into this directory.
+    /// Write the files of the backup (mongodump's directory, for MongoDB) into this directory,
+    /// which is made or must be empty.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Write a mongodump archive to this file, or to standard output with `-`.
+    /// Write a mongodump archive to this file, or to standard output with `-`: a MongoDB's only.
     #[arg(long, value_name = "FILE")]
     pub archive: Option<PathBuf>,
     /// Which files declare the destinations.

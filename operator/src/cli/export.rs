@@ -4,7 +4,6 @@ use std::path::Path;
 
 use holdfast_engine::progress::Progress;
 use serde_json::json;
-use tokio::io::AsyncWrite;
 
 use super::arguments::{ExportArgs, GlobalArgs};
 use super::failure::Failure;
@@ -25,6 +24,16 @@ pub(super) async fn export(global: &GlobalArgs, arguments: ExportArgs) -> Result
 }
 
 async fn write<H: Host>(session: &Session<H>, arguments: &ExportArgs) -> Result<(), Failure> {
+    let stdout = Path::new("-");
+    if let Some(file) = arguments.archive.as_deref()
+        && file != stdout
+        && file.exists()
+    {
+        return Err(Failure::Usage(format!(
+            "cannot create {}: it is there already; choose a file that does not exist yet",
+            file.display()
+        )));
+    }
     let located = session
         .locate(
             &arguments.backup,
@@ -38,20 +47,15 @@ async fn write<H: Host>(session: &Session<H>, arguments: &ExportArgs) -> Result<
     let progress = Progress::new();
     let shown = Shown::new("export", progress.clone());
     let (to, place) = match (&arguments.dir, &arguments.archive) {
-        (Some(directory), _) => (
-            ExportTo::Directory(directory),
-            directory.display().to_string(),
-        ),
-        (None, Some(file)) => (
-            ExportTo::Archive(archive(file).await?),
-            file.display().to_string(),
-        ),
+        (Some(directory), _) => (ExportTo::Directory(directory), directory.display()),
+        (None, Some(file)) => (ExportTo::Archive(file), file.display()),
         (None, None) => {
             return Err(Failure::Usage(
                 "say where to: --dir DIR or --archive FILE".to_owned(),
             ));
         }
     };
+    let place = place.to_string();
     let result = session.runner.export(&located, to, &progress).await;
     drop(shown);
     result.map_err(|error| session.failed(error))?;
@@ -64,25 +68,4 @@ async fn write<H: Host>(session: &Session<H>, arguments: &ExportArgs) -> Result<
         &json!({"exported": id, "destination": located.destination.name, "to": place}),
         || format!("Backup {id} was exported to {place}.\n"),
     )
-}
-
-async fn archive(file: &Path) -> Result<Box<dyn AsyncWrite + Send + Unpin>, Failure> {
-    if file == Path::new("-") {
-        use std::os::fd::AsFd;
-        let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
-        return Ok(Box::new(tokio::fs::File::from_std(stdout.into())));
-    }
-    // One that is there is not overwritten: it may be the only other copy.
-    let created = tokio::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(file)
-        .await;
-    match created {
-        Ok(file) => Ok(Box::new(file)),
-        Err(error) => Err(Failure::Usage(format!(
-            "cannot create {}: {error}; choose a file that does not exist yet",
-            file.display()
-        ))),
-    }
 }

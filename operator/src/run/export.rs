@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use holdfast_engine::export;
-use holdfast_engine::manifest::SourceManifest;
+use holdfast_engine::export::{self, ExportError};
+use holdfast_engine::manifest::{FilesManifest, MongodbManifest, SourceManifest};
 use holdfast_engine::progress::Progress;
+use holdfast_engine::source::{Content, files};
 use tokio::io::AsyncWrite;
 
 use crate::host::Host;
@@ -14,11 +15,12 @@ use crate::run::record::{Open, begin, caught};
 use crate::run::{RunError, Runner};
 
 /// Where a backup is written.
+#[derive(Debug, Clone, Copy)]
 pub enum ExportTo<'a> {
     /// A directory that gets the files of the backup: mongodump's own, for a MongoDB.
     Directory(&'a Path),
-    /// A stream that gets a mongodump archive.
-    Archive(Box<dyn AsyncWrite + Send + Unpin>),
+    /// A file that gets a mongodump archive; the standard output for `-`.
+    Archive(&'a Path),
 }
 
 impl<H: Host> Runner<H> {
@@ -57,28 +59,111 @@ impl<H: Host> Runner<H> {
                     .ok_or_else(|| RunError::Foreign {
                         id: snapshot.id.clone(),
                     })?;
-            let SourceManifest::Mongodb(manifest) = &manifest.source else {
-                return Err(RunError::WrongTarget {
-                    id: snapshot.id.clone(),
-                    source_kind: "files",
-                    target: "mongodump's form; `holdfast restore --to-path DIR` writes its files",
-                });
-            };
             let content = repository.content(snapshot).await?;
             let content = content.as_ref();
-            let exported = match to {
-                ExportTo::Directory(directory) => {
-                    export::export_directory(content, directory, progress, &self.cancel).await
+            match (&manifest.source, to) {
+                (SourceManifest::Mongodb(manifest), to) => {
+                    let exported = self.export_mongodb(content, manifest, to, progress).await;
+                    exported.map_err(|error| RunError::source(&error))?;
                 }
-                ExportTo::Archive(writer) => {
-                    export::export_archive(content, manifest, writer, progress, &self.cancel).await
+                (SourceManifest::Files(manifest), ExportTo::Directory(directory)) => {
+                    self.export_files(content, manifest, directory, progress)
+                        .await?;
                 }
-            };
-            exported.map_err(|error| RunError::source(&error))?;
+                // Nothing is made yet: an empty file would be in the way of the next try.
+                (SourceManifest::Files(_), ExportTo::Archive(_)) => {
+                    return Err(RunError::WrongTarget {
+                        id: snapshot.id.clone(),
+                        source_kind: "files",
+                        target: "an archive of mongodump; --dir DIR writes its files",
+                    });
+                }
+            }
             account.figures.read_bytes = Some(progress.snapshot().done_bytes);
             Ok(())
         })
         .await;
         open.end(result).await
+    }
+
+    async fn export_mongodb(
+        &self,
+        content: &dyn Content,
+        manifest: &MongodbManifest,
+        to: ExportTo<'_>,
+        progress: &Progress,
+    ) -> Result<(), ExportError> {
+        match to {
+            ExportTo::Directory(directory) => {
+                export::export_directory(content, directory, progress, &self.cancel).await
+            }
+            ExportTo::Archive(file) => {
+                let archive = archive(file).await?;
+                export::export_archive(content, manifest, archive, progress, &self.cancel).await
+            }
+        }
+    }
+
+    /// The files of a backup below the directory, each by the path it had: as a restore to a path,
+    /// into a directory that must be empty.
+    async fn export_files(
+        &self,
+        content: &dyn Content,
+        manifest: &FilesManifest,
+        directory: &Path,
+        progress: &Progress,
+    ) -> Result<(), RunError> {
+        export::make_empty(directory)
+            .await
+            .map_err(|error| RunError::source(&error))?;
+        let path = std::path::absolute(directory).map_err(|cause| {
+            RunError::source(&ExportError::Write {
+                path: directory.to_owned(),
+                cause,
+            })
+        })?;
+        let request = files::RestoreFilesRequest {
+            target: files::RestoreTarget::Path(path),
+            include: Vec::new(),
+            on_conflict: files::OnConflict::Fail,
+        };
+        let report = files::restore_files(content, manifest, &request, progress, &self.cancel)
+            .await
+            .map_err(|error| RunError::source(&error))?;
+        for (what, list) in [
+            ("Not everything could be made.", &report.skipped),
+            ("Not all metadata could be set.", &report.warnings),
+        ] {
+            if !list.is_empty() {
+                tracing::warn!(paths = %list, "{what}");
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn archive(file: &Path) -> Result<Box<dyn AsyncWrite + Send + Unpin>, ExportError> {
+    let failed = |cause| ExportError::Write {
+        path: file.to_owned(),
+        cause,
+    };
+    if file == Path::new("-") {
+        use std::os::fd::AsFd;
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+        let stdout = stdout.map_err(failed)?;
+        return Ok(Box::new(tokio::fs::File::from_std(stdout.into())));
+    }
+    // One that is there is not overwritten: it may be the only other copy.
+    let created = tokio::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(file)
+        .await;
+    match created {
+        Ok(file) => Ok(Box::new(file)),
+        Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(ExportError::Exists(file.to_owned()))
+        }
+        Err(cause) => Err(failed(cause)),
     }
 }
