@@ -101,7 +101,7 @@ pub enum RestoreTarget {
 }
 
 impl RestoreTarget {
-    /// What happens to what is there already. A folder is like `Fail`.
+    /// What happens to what is there already.
     pub const fn on_conflict(&self) -> OnConflict {
         match self {
             Self::Original(target) => target.on_conflict,
@@ -185,12 +185,15 @@ pub struct RestoreToFiles {
 /// What happens to what is there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnConflict {
-    /// The restore fails before it changes anything.
+    /// What differs from the backup is in the way: the restore names it and
+    /// fails before it changes anything. Of a MongoDB that is a collection that
+    /// holds documents, and a user or role that is not the backup's.
     #[default]
     Fail,
-    /// What is there is dropped first.
+    /// What is restored replaces what is there; nothing else is touched.
     Drop,
-    /// What is there stays; what is restored is added and replaces its like.
+    /// What is there stays as it is, also where it differs from the backup;
+    /// only what is not there is added.
     Merge,
 }
 
@@ -228,8 +231,8 @@ pub struct RestoreStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int64"))]
     pub files: Option<u64>,
-    /// Whether what was restored was compared with the backup and is equal:
-    /// `true`, `false`, or the reason why it was not compared.
+    /// Whether what was restored was compared with the backup: `Verified` when
+    /// it is equal, `NotComparable:` and why when that cannot be said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<String>,
     /// What a dry run found that would be done.
