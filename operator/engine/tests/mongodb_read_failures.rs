@@ -277,3 +277,54 @@ async fn a_read_that_outlasts_history_says_what_to_set() -> Result<()> {
     assert_eq!(error.class(), ErrorClass::Waiting);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_ranges_is_read_with_one_cursor() -> Result<()> {
+    let dir = Workdir::new()?;
+    let options = Options {
+        extra: vec!["--setParameter".into(), "enableTestCommands=1".into()],
+        ..Options::default()
+    };
+    let server = ReplicaSet::start_with(&dir, options).await?;
+    let client = server.client().await?;
+    fill(&client, "shop", "orders", 24 << 20, 3).await?;
+    let orders = client.database("shop").collection::<Document>("orders");
+    let documents = orders.count_documents(doc! {}).await?;
+
+    // One range after the other: the first waits to be stored while the server learns to refuse.
+    let stage = MemoryStage::gated(|segment| segment.len() > 4096);
+    let config = database(&server.uri(), "shop");
+    let reading = tokio::spawn({
+        let stage = Arc::clone(&stage);
+        let options = ReadOptions {
+            cursors: 1,
+            ..small_ranges()
+        };
+        async move { back_up(&config, &stage, options).await }
+    });
+    stage.waiting.notified().await;
+    // The look for the places of the first range's segments, and the second range.
+    let refuse = doc! {
+        "configureFailPoint": "failCommand",
+        "mode": {"times": 2},
+        "data": {"failCommands": ["find"], "errorCode": 9, "namespace": "shop.orders"},
+    };
+    client.database("admin").run_command(refuse).await?;
+    stage.open();
+    let (files, manifest) = finish(reading.await??);
+    let read = &manifest.collections[0];
+    assert_eq!(read.documents, documents);
+    // One cursor is not asked for places: that is how it shows.
+    ensure!(
+        read.segments
+            .iter()
+            .all(|one| one.first_record_id.is_none()),
+        "ranges were not refused"
+    );
+    let data = files
+        .iter()
+        .find(|file| file.path.ends_with("/shop/orders.bson"));
+    let bytes = stage.concat(&data.context("no data")?.parts);
+    assert_eq!(bytes.len() as u64, read.bytes);
+    Ok(())
+}
