@@ -107,6 +107,14 @@ pub struct BackupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int64"))]
     pub files: Option<u64>,
+    /// How many files or directories could not be read and are not in it,
+    /// because the policy says `onUnreadable: Skip`. Absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int64"))]
+    pub skipped: Option<u64>,
+    /// What was read in another way than asked or expected, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What it was read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceKind>,

@@ -126,6 +126,7 @@ pub enum OnUnreadable {
     /// The run fails and names the file.
     #[default]
     Fail,
-    /// The file is left out and reported.
+    /// The file is left out, and so is all that is in it where it is a
+    /// directory: the log names it, and `status.skipped` of the backup counts.
     Skip,
 }

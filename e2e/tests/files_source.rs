@@ -247,6 +247,58 @@ async fn a_tree_comes_back_the_same_by_holdfast_and_by_restic() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_export_writes_the_tree_and_leaves_no_empty_archive() -> Result<()> {
+    let (workspace, tree) = planted("").await?;
+    backup(&workspace, "tree").await?;
+    let latest = ["export", "latest", "--policy", "tree"];
+    let archive = workspace.join("tree.archive");
+    let to = archive.to_string_lossy();
+    let refused = workspace
+        .holdfast(latest.into_iter().chain(["--archive", &to]))
+        .await?;
+    expect(refused, 1, &["holds files", "--dir DIR"])?;
+    ensure!(!archive.exists(), "an empty archive is in the way now");
+
+    let folder = workspace.join("exported");
+    let to = folder.to_string_lossy();
+    let to_folder = || latest.into_iter().chain(["--dir", &to]);
+    workspace.holdfast(to_folder()).await?.ok()?;
+    same(
+        &listing(&tree).await?,
+        &listing(&below(&folder, &tree)).await?,
+    )?;
+    expect(workspace.holdfast(to_folder()).await?, 1, &["is not empty"])
+}
+
+#[tokio::test]
+async fn a_merge_that_kept_something_does_not_claim_to_be_verified() -> Result<()> {
+    let (workspace, tree) = planted("").await?;
+    backup(&workspace, "tree").await?;
+    let target = workspace.join("target");
+    let kept = below(&target, &tree).join("one.txt");
+    fs::create_dir_all(below(&target, &tree))?;
+    fs::write(&kept, "mine")?;
+    let path = target.to_string_lossy();
+    let args = [
+        "restore",
+        "latest",
+        "--policy",
+        "tree",
+        "--to-path",
+        &path,
+        "--on-conflict",
+        "Merge",
+        "-o",
+        "json",
+    ];
+    let restored = workspace.holdfast(args).await?.ok()?.json()?;
+    let verified = text(&restored, "/status/verified");
+    ensure!(verified.starts_with("NotComparable: "), "{restored}");
+    ensure!(fs::read(&kept)? == b"mine");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_second_backup_adds_what_changed_and_both_come_back() -> Result<()> {
     let (workspace, tree) = planted("").await?;
     let before = listing(&tree).await?;
@@ -441,13 +493,22 @@ async fn a_file_that_cannot_be_read_fails_the_run_or_is_skipped_by_name() -> Res
     let output = as_nobody(&workspace, &program, &["backup", "tree", "-o", "json"])
         .await?
         .ok()?;
-    ensure!(
-        output.stderr.contains(&closed),
-        "it was skipped without a word: {}",
-        output.stderr
-    );
+    for path in [&closed, &folder] {
+        ensure!(
+            output.stderr.contains(path),
+            "{path} was skipped without a word: {}",
+            output.stderr
+        );
+    }
     let made = output.json()?;
     ensure!(made["status"]["files"] == 1, "{made}");
+    ensure!(made["status"]["skipped"] == 2, "{made}");
+    let message = text(&made, "/status/conditions/0/message");
+    ensure!(message.contains("2 files or directories"), "{made}");
+    for verb in ["backups", "history"] {
+        let listed = as_nobody(&workspace, &program, &[verb]).await?.ok()?;
+        ensure!(listed.stdout.contains("skipped"), "{}", listed.stdout);
+    }
     let restic = workspace.restic("disk");
     let manifest = restic
         .run(["dump", "latest", "/holdfast/manifest.json"])

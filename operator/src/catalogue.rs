@@ -122,7 +122,7 @@ fn backup(copies: &[(&Name, &Snapshot)]) -> Option<Backup> {
                 type_: "Succeeded".to_owned(),
                 status: "True".to_owned(),
                 reason: "Completed".to_owned(),
-                message: "The backup is complete.".to_owned(),
+                message: complete(facts.and_then(|facts| facts.skipped)),
                 last_transition_time: Time(ended),
                 observed_generation: None,
             }],
@@ -134,6 +134,8 @@ fn backup(copies: &[(&Name, &Snapshot)]) -> Option<Backup> {
             stored_bytes: snapshot.stored_bytes,
             documents: facts.and_then(|facts| facts.documents),
             files: facts.and_then(|facts| facts.files),
+            skipped: facts.and_then(|facts| facts.skipped),
+            notes: facts.map(|facts| facts.notes.clone()).unwrap_or_default(),
             source: facts.and_then(|facts| match facts.source.as_str() {
                 "mongodb" => Some(SourceKind::Mongodb),
                 "files" => Some(SourceKind::Files),
@@ -156,6 +158,17 @@ fn backup(copies: &[(&Name, &Snapshot)]) -> Option<Backup> {
             last_handled_request: None,
         }),
     })
+}
+
+/// What is said of a backup that ended well.
+#[must_use]
+pub fn complete(skipped: Option<u64>) -> String {
+    match skipped {
+        None | Some(0) => "The backup is complete.".to_owned(),
+        Some(skipped) => format!(
+            "The backup is complete but for {skipped} files or directories that could not be read and were skipped."
+        ),
+    }
 }
 
 /// The name of the `Backup` that mirrors a restore point: the policy and the beginning of its id.

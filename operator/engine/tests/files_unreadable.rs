@@ -150,6 +150,8 @@ async fn check_without_permission(place: &Path) {
     };
     let (snapshot, manifest, _) = repo.back_up(&skip).await.unwrap();
     assert_eq!((manifest.files, manifest.skipped.len()), (1, 3));
+    // A listing knows it without the manifest.
+    assert_eq!(snapshot.facts.as_ref().unwrap().skipped, Some(3));
     let target = place.join("target");
     let report = repo.restore(&snapshot, &manifest, &target).await.unwrap();
     assert_eq!(report.files, 1);

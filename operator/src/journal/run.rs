@@ -184,6 +184,9 @@ pub struct Figures {
     /// Files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
+    /// Files and directories that could not be read and were skipped; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u64>,
     /// Backups copied, forgotten or deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backups: Option<u64>,

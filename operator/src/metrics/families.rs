@@ -50,6 +50,7 @@ const DEFINITIONS: &[Definition] = &[
     ("holdfast_last_backup_stored_bytes", GAUGE, POLICY, "Bytes that those took, compressed and encrypted."),
     ("holdfast_last_backup_documents", GAUGE, POLICY, "Documents in the last backup."),
     ("holdfast_last_backup_files", GAUGE, POLICY, "Files in the last backup."),
+    ("holdfast_last_backup_skipped_files", GAUGE, POLICY, "Files and directories that could not be read and are not in the last backup."),
     ("holdfast_destination_up", GAUGE, DESTINATION, "Whether the repository of the destination can be used."),
     ("holdfast_destination_backups", GAUGE, DESTINATION, "Backups in the destination."),
     ("holdfast_destination_stored_bytes", GAUGE, DESTINATION, "Bytes that the repository takes."),

@@ -310,6 +310,11 @@ fn render_runs(
         ("holdfast_last_backup_stored_bytes", figures.stored_bytes),
         ("holdfast_last_backup_documents", figures.documents),
         ("holdfast_last_backup_files", figures.files),
+        (
+            "holdfast_last_backup_skipped_files",
+            // Of files a zero is worth saying: an alert wants to see it come and go.
+            figures.files.map(|_| figures.skipped.unwrap_or(0)),
+        ),
     ] {
         families.some(name, labels, figure);
     }

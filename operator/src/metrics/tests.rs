@@ -216,6 +216,29 @@ fn a_run_of_another_process_is_seen() {
 }
 
 #[test]
+fn what_was_skipped_is_told_of_files_and_of_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(directory.path());
+    fill(&journal);
+    let (registry, metrics) = registered(&journal);
+    declare(&metrics);
+    let name = "holdfast_last_backup_skipped_files{";
+    assert!(!text(&registry).contains(name));
+    for (start, skipped, value) in [(700_000, Some(3), "3"), (800_000, None, "0")] {
+        let run = journal.start(new_run(RunKind::Backup), at(start)).unwrap();
+        let figures = Figures {
+            files: Some(9),
+            skipped,
+            ..Figures::default()
+        };
+        let ending = Ending::succeeded(at(start + 5), figures, Some("5f1d".to_owned()));
+        journal.finish(&run.id, ending).unwrap();
+        let line = format!("{name}namespace=\"default\",policy=\"shop\"}} {value}");
+        assert!(text(&registry).contains(&line), "{line}");
+    }
+}
+
+#[test]
 fn series_of_deleted_objects_go_away() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(directory.path());

@@ -66,7 +66,7 @@ pub async fn reconcile_as<H: Host>(
             status = found;
         }
         status.id = status.id.or(snapshot);
-        complete()
+        complete(status.skipped)
     } else {
         match PolicyHistory::of(&runs)
             .attempts
@@ -106,7 +106,7 @@ pub fn refreshed(known: &BackupStatus, copies: &[BackupCopy], now: Timestamp) ->
             "The backup was complete, and has been removed since from every destination that it was in.",
         )
     } else {
-        complete()
+        complete(known.skipped)
     };
     let generation = known.observed_generation;
     BackupStatus {
@@ -116,8 +116,8 @@ pub fn refreshed(known: &BackupStatus, copies: &[BackupCopy], now: Timestamp) ->
     }
 }
 
-fn complete() -> Verdict {
-    Verdict::yes("Completed", "The backup is complete.")
+fn complete(skipped: Option<u64>) -> Verdict {
+    Verdict::yes("Completed", catalogue::complete(skipped))
 }
 
 /// The status that the catalogue gives the backup.

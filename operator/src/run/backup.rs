@@ -83,6 +83,9 @@ pub async fn backup(
     };
     progress.set_phase("writing the snapshot");
     facts.run.clone_from(&request.run);
+    for note in &facts.notes {
+        tracing::info!(policy = %request.policy, note, "Of a backup it is noted:");
+    }
     let manifest = Manifest {
         version: MANIFEST_VERSION,
         holdfast_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -136,12 +139,12 @@ async fn read_source(
             let facts = SnapshotFacts {
                 source: "mongodb".to_owned(),
                 documents: Some(manifest.collections.iter().map(|one| one.documents).sum()),
-                files: None,
                 point_in_time: Some(manifest.point_in_time),
                 cluster_time: manifest.cluster_time,
                 size: manifest.collections.iter().map(|one| one.bytes).sum(),
-                run: None,
-            };
+                ..SnapshotFacts::default()
+            }
+            .with_notes(&manifest.notes);
             Ok((files, Vec::new(), SourceManifest::Mongodb(manifest), facts))
         }
         DereferencedSource::Files(config) => {

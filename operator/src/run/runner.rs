@@ -511,6 +511,7 @@ fn figures(snapshot: &Snapshot) -> Figures {
         stored_bytes: snapshot.stored_bytes,
         documents: facts.and_then(|facts| facts.documents),
         files: facts.and_then(|facts| facts.files),
+        skipped: facts.and_then(|facts| facts.skipped),
         backups: None,
         marked_packs: None,
     }

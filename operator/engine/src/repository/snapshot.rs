@@ -197,6 +197,12 @@ pub struct SnapshotFacts {
     /// Regular files, for directories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
+    /// How many files and directories could not be read and were skipped; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u64>,
+    /// What the manifest notes for a person: the first few, shortened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Whether the whole is one point in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point_in_time: Option<bool>,
@@ -209,4 +215,46 @@ pub struct SnapshotFacts {
     /// another process that must find what this one has stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+}
+
+/// How many notes of a manifest are kept among the facts: a listing fetches those of every snapshot.
+const NOTES: usize = 5;
+
+/// How long each may be, in characters.
+const NOTE_LENGTH: usize = 240;
+
+impl SnapshotFacts {
+    /// With the notes of a manifest, as far as they fit.
+    #[must_use]
+    pub fn with_notes(mut self, notes: &[String]) -> Self {
+        self.notes = notes.iter().take(NOTES).map(|note| short(note)).collect();
+        if notes.len() > NOTES {
+            let more = notes.len() - NOTES;
+            self.notes
+                .push(format!("And {more} more, in the manifest."));
+        }
+        self
+    }
+}
+
+fn short(note: &str) -> String {
+    match note.char_indices().nth(NOTE_LENGTH) {
+        Some((end, _)) => format!("{}…", &note[..end]),
+        None => note.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_stay_small_however_much_is_noted() {
+        let facts = |notes: &[String]| SnapshotFacts::default().with_notes(notes).notes;
+        assert_eq!(facts(&["one".to_owned()]), ["one"]);
+        let many = facts(&vec!["é".repeat(1000); 12]);
+        assert_eq!(many.len(), 6);
+        assert_eq!(many[0].chars().count(), NOTE_LENGTH + 1);
+        assert_eq!(many[5], "And 7 more, in the manifest.");
+    }
 }

@@ -45,9 +45,13 @@ pub fn backups(items: &[Backup]) -> Table {
                 or_unknown(status.id.as_deref().map(short)),
                 time_or_unknown(moment(status.start_time).or(moment(status.completion_time))),
                 format!("{namespace}/{}", backup.spec.policy),
-                status
-                    .source
-                    .map_or_else(|| UNKNOWN.to_owned(), |source| source.to_string()),
+                status.source.map_or_else(
+                    || UNKNOWN.to_owned(),
+                    |source| match status.skipped {
+                        Some(skipped) => format!("{source}, {skipped} skipped"),
+                        None => source.to_string(),
+                    },
+                ),
                 size_or_unknown(status.read_bytes),
                 size_or_unknown(status.added_bytes),
                 join(&destinations),
@@ -96,10 +100,7 @@ pub fn history(runs: &[Run], now: Timestamp) -> Table {
                         .and_then(|ending| ending.snapshot.as_deref())
                         .map(short),
                 ),
-                ending
-                    .and_then(|ending| ending.error.as_ref())
-                    .map(|error| first_line(&error.message).to_owned())
-                    .unwrap_or_default(),
+                ending.map(message).unwrap_or_default(),
             ]
         })
         .collect();
@@ -147,6 +148,15 @@ pub fn plans(plans: &[Plan]) -> Table {
         }
     }
     table(["WHEN", "OBJECT", "WHAT"], rows)
+}
+
+/// Why a run failed, or what a success lacks.
+fn message(ending: &Ending) -> String {
+    match (&ending.error, ending.figures.skipped) {
+        (Some(error), _) => first_line(&error.message).to_owned(),
+        (None, Some(skipped)) => format!("{skipped} could not be read and were skipped"),
+        (None, None) => String::new(),
+    }
 }
 
 fn or_unknown(text: Option<&str>) -> String {

@@ -51,6 +51,17 @@ fn backups_as_a_table() {
 }
 
 #[test]
+fn what_was_skipped_stands_beside_its_source() {
+    let mut items = two_backups();
+    items.truncate(1);
+    let status = items[0].status.as_mut().unwrap();
+    status.source = Some(holdfast_crds::SourceKind::Files);
+    status.skipped = Some(3);
+    let table = backups(&items).to_string();
+    assert!(table.contains("files, 3 skipped"), "{table}");
+}
+
+#[test]
 fn backups_as_json_are_a_list() {
     let text = printed(OutputFormat::Json);
     let value: Value = serde_json::from_str(&text).unwrap();

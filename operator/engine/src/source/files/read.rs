@@ -84,6 +84,7 @@ pub async fn read_files(
         (_, Err(error)) => return Err(error.into()),
         (recorded, Ok(tree)) => (recorded?, tree),
     };
+    let skipped = (recorded.skipped_count > 0).then_some(recorded.skipped_count);
     let manifest = FilesManifest {
         paths: config.paths.iter().map(|path| shown(path)).collect(),
         files: recorded.files,
@@ -96,9 +97,11 @@ pub async fn read_files(
     let facts = SnapshotFacts {
         source: "files".into(),
         files: Some(manifest.files),
+        skipped,
         size: manifest.bytes,
         ..SnapshotFacts::default()
-    };
+    }
+    .with_notes(&manifest.notes);
     Ok(FilesBackup {
         graft: Graft {
             path: "/".into(),

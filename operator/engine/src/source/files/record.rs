@@ -14,6 +14,9 @@ use crate::manifest::SkippedFile;
 /// How many skipped files a manifest names; it stays readable, and a note says how many more.
 const SKIPPED_NAMED: usize = 10_000;
 
+/// How many of them the log names; the rest is a number.
+const SKIPPED_LOGGED: u64 = 50;
+
 /// What happened while the files were read.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -46,6 +49,8 @@ pub(crate) struct Recorded {
     pub(crate) excluded: u64,
     pub(crate) opened: u64,
     pub(crate) skipped: Vec<SkippedFile>,
+    /// How many were skipped, named or not.
+    pub(crate) skipped_count: u64,
     pub(crate) notes: Vec<String>,
 }
 
@@ -104,6 +109,13 @@ impl Record {
     pub(crate) fn unreadable(&self, path: &Path, reason: &str) {
         let mut state = self.state();
         state.unreadable.push(path, reason);
+        if self.on_unreadable == OnUnreadable::Skip && state.unreadable.count <= SKIPPED_LOGGED {
+            tracing::warn!(
+                path = shown(path),
+                reason,
+                "It cannot be read and is skipped."
+            );
+        }
         if state.skipped.len() < SKIPPED_NAMED {
             state.skipped.push(SkippedFile {
                 path: shown(path),
@@ -168,6 +180,14 @@ impl Record {
         if !self.complete.load(Ordering::Acquire) {
             return Err(FilesError::Cancelled);
         }
+        let skipped_count = state.unreadable.count;
+        if skipped_count > 0 {
+            tracing::warn!(
+                skipped = skipped_count,
+                unnamed = skipped_count.saturating_sub(SKIPPED_LOGGED),
+                "Files and directories could not be read and are not in the backup."
+            );
+        }
         let files = self.files.load(Ordering::Relaxed);
         let excluded = self.excluded.load(Ordering::Relaxed);
         let mut notes = state.notes.clone();
@@ -202,6 +222,7 @@ impl Record {
             excluded,
             opened: self.opened.load(Ordering::Relaxed),
             skipped: state.skipped.clone(),
+            skipped_count,
             notes,
         })
     }
