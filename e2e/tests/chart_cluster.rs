@@ -177,6 +177,7 @@ const OF_THE_OPERATOR: &[Question] = &[
     ("shop", "get pods", false),
     ("shop", "create events", false),
     ("shop", "create secrets", false),
+    ("shop", "patch secrets", false),
     ("shop", "delete secrets", false),
     ("shop", "update secrets", false),
     ("shop", "patch backuppolicies.holdfast.dev", false),
@@ -291,6 +292,7 @@ async fn nobody_may_do_more_than_is_written_down() -> Result<()> {
     for question in [
         ("shop", "list backuppolicies.holdfast.dev", true),
         ("shop", "create secrets", true),
+        ("shop", "patch secrets", true),
         ("shop", "delete secrets", false),
         ("shop", "update secrets", false),
         ("billing", "list backuppolicies.holdfast.dev", false),

@@ -29,7 +29,7 @@ fn operator(shared: bool) -> BTreeSet<String> {
     add("/pods/log", &["get"]);
     add("/secrets", &["get", "list", "watch"]);
     if shared {
-        add("/secrets", &["create"]);
+        add("/secrets", &["create", "patch"]);
     }
     add("events.k8s.io/events", &["create", "patch"]);
     rights

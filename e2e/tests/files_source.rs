@@ -267,7 +267,8 @@ async fn an_export_writes_the_tree_and_leaves_no_empty_archive() -> Result<()> {
         &listing(&tree).await?,
         &listing(&below(&folder, &tree)).await?,
     )?;
-    expect(workspace.holdfast(to_folder()).await?, 1, &["is not empty"])
+    expect(workspace.holdfast(to_folder()).await?, 1, &["is not empty"])?;
+    Ok(())
 }
 
 #[tokio::test]

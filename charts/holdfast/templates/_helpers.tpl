@@ -88,7 +88,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # owned by the policy, the Backup or the Restore that the run is for, and goes with it.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create]
+  verbs: [create, patch]
 {{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
