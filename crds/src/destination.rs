@@ -161,6 +161,7 @@ pub enum S3Addressing {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.privateKey) || has(self.password) || (has(self.agent) && self.agent)").message("no way to log in: set privateKey, password or agent: true"))]
 #[x_kube(validation = Rule::new("has(self.hostKey) || has(self.knownHosts)").message("the host's key must be known, or anyone could pose as the host: set hostKey (ssh-keyscan HOST prints it; compare it with the host's own) or knownHosts"))]
+#[x_kube(validation = Rule::new("!(has(self.hostKey) && has(self.knownHosts))").message("the host's key is checked against one of hostKey and knownHosts, and both are set: remove one"))]
 #[x_kube(validation = Rule::new("!has(self.passphrase) || has(self.privateKey)").message("passphrase belongs to privateKey: set that too, or remove it").field_path(".passphrase"))]
 pub struct Sftp {
     /// The machine's name or address.
