@@ -25,8 +25,8 @@ use holdfast_engine::repository::{
 };
 use support::memory::{Call, Memory};
 use support::{
-    begin, check, commit, new_snapshot, noise, password, prune, read, repository, restic_ok,
-    until_unlocked, write,
+    begin, check, commit, noise, password, prune, read, repository, restic_ok, until_unlocked,
+    write,
 };
 
 fn large(seed: u64, mebibytes: u64) -> Vec<Bytes> {

@@ -17,7 +17,7 @@ pub(super) fn mongodb(report: &RestoreReport) -> String {
                 Some(format!("NotComparable: {}: {reason}", one.target))
             }
             Verification::Mismatched { .. } => Some(format!("Mismatched: {}", one.target)),
-            Verification::Verified | Verification::NoData => None,
+            Verification::Verified { .. } | Verification::NoData => None,
         })
         .unwrap_or_else(|| "NotComparable".to_owned())
 }

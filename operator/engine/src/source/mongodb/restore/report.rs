@@ -36,7 +36,7 @@ impl RestoreReport {
         self.namespaces.iter().all(|one| {
             matches!(
                 one.verification,
-                Verification::Verified | Verification::NoData
+                Verification::Verified { .. } | Verification::NoData
             )
         })
     }
@@ -69,7 +69,11 @@ pub struct NamespaceReport {
 #[serde(rename_all = "camelCase")]
 pub enum Verification {
     /// Count and content digest are those of the backup.
-    Verified,
+    #[serde(rename_all = "camelCase")]
+    Verified {
+        /// The digest of what was read back, which is that of the backup.
+        digest: String,
+    },
     /// They are not.
     #[serde(rename_all = "camelCase")]
     Mismatched {
@@ -94,7 +98,10 @@ pub enum Verification {
 impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Verified => f.write_str("verified"),
+            Self::Verified { digest } => {
+                let digest = digest.get(..12).unwrap_or(digest);
+                write!(f, "verified, digest {digest}")
+            }
             Self::Mismatched {
                 expected_documents,
                 found_documents,

@@ -295,7 +295,7 @@ impl Run<'_> {
                 reason: "the target held documents before".to_owned(),
             }
         };
-        if !matches!(verification, Verification::Verified) {
+        if !matches!(verification, Verification::Verified { .. }) {
             tracing::warn!(namespace = %job.target, %verification, "A restored collection is not verified.");
         }
         self.extent.reach(at, State::Loaded);

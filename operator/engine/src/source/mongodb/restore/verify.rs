@@ -68,7 +68,7 @@ pub(super) async fn verify(
     let digest = digest.to_string();
     Ok(
         if documents == expected.documents && digest == expected.digest {
-            Verification::Verified
+            Verification::Verified { digest }
         } else if documents < expected.documents
             && let Some(reason) = lossy.reason(expected, documents)
         {
