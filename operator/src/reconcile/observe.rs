@@ -144,11 +144,6 @@ async fn requests<H: Host>(
             });
         }
     }
-    // Of objects that went away, and of those that are done, nothing is left to tell.
-    attempts.retain(|task, _| match task {
-        Task::Request(name) => requests.iter().any(|request| request.name == *name),
-        _ => true,
-    });
     Ok(requests)
 }
 
