@@ -673,6 +673,24 @@ async fn the_schema_is_that_of_the_generated_files() -> Result<()> {
     let generated = std::fs::read_to_string(crds.join("schema/holdfast.json"))?;
     // The order of the fields is no part of a schema, and depends on how the program is built.
     ensure!(json.json()? == serde_json::from_str::<Value>(&generated)?);
+    let list = workspace
+        .holdfast(["schema", "--crd", "-o", "json"])
+        .await?
+        .ok()?
+        .json()?;
+    let kinds: Vec<Value> = support::items(&list)?
+        .iter()
+        .map(|crd| crd["spec"]["names"]["kind"].clone())
+        .collect();
+    ensure!(
+        kinds == ["Destination", "BackupPolicy", "Backup", "Restore"],
+        "{kinds:?}"
+    );
+    let yaml = workspace
+        .holdfast(["schema", "--json", "-o", "yaml"])
+        .await?
+        .ok()?;
+    ensure!(yaml.stdout.contains("$schema:"), "{}", yaml.stdout);
     expect(
         workspace.holdfast(["schema"]).await?,
         2,

@@ -377,6 +377,9 @@ pub struct SchemaArgs {
     /// A JSON Schema for editors.
     #[arg(long)]
     pub json: bool,
+    /// How it is printed [default: CRDs as YAML, the schema for editors as JSON].
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Arguments of `completions`.
