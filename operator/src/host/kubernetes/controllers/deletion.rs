@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast_crds::{Backup, Destination};
+use holdfast_crds::{Backup, BackupPolicy, Destination};
 use holdfast_engine::class::Classified;
 use jiff::Timestamp;
+use kube::Api;
+use kube::api::ListParams;
 
 use super::super::job::{DeleteTask, TaskKind};
 use super::super::operator::{Controlled, Next, Operator, PassError};
@@ -18,6 +20,7 @@ use crate::plan::deletion::{Deleted, DeletionSite, plan_deletion};
 use crate::plan::{Action, Plan};
 use crate::reconcile::conditions::{READY, Verdict};
 use crate::reconcile::look::Depth;
+use crate::run::RunError;
 
 /// The condition of a Backup that is being deleted. That its run once succeeded stays true.
 const DELETED: &str = "Deleted";
@@ -80,9 +83,17 @@ pub(super) async fn destination(
         return Ok(Next::Never);
     }
     let host = &operator.host;
-    let used_by: Vec<String> = host
-        .declared()
-        .policies
+    let mut policies = host.declared().policies.clone();
+    // One that was declared a moment before may not have been told yet, and what is deleted stays so.
+    let own: Api<BackupPolicy> = Api::namespaced(host.client.clone(), &name.namespace);
+    let listed = own
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| RunError::api("list the policies beside", "Destination", name, &error))?;
+    for policy in listed {
+        policies.insert(Name::of(&policy), Arc::new(policy));
+    }
+    let used_by: Vec<String> = policies
         .iter()
         .filter(|(policy, user)| {
             // One that names what it may not use must not hold it up, nor be told of.
