@@ -140,7 +140,11 @@ async fn settled(session: &Session, paths: &[std::path::PathBuf]) -> Result<(), 
     );
     tokio::select! {
         () = tokio::time::sleep(departed::SETTLED) => {}
-        () = runner.cancel.cancelled() => {}
+        () = runner.cancel.cancelled() => {
+            return Err(Failure::Failed(
+                "the pass was stopped by a signal; nothing was done".to_owned(),
+            ));
+        }
     }
     let loaded = load::load(paths, References::Checked);
     let same = loaded.problems.is_empty()

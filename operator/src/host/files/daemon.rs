@@ -118,7 +118,7 @@ impl Daemon {
                 () = cancel.cancelled() => break,
                 _ = watch.changed() => self.reload(&host).await,
                 // One that was missing may be there now.
-                told = secrets.changed() => if told { self.wake() },
+                () = secrets.told() => self.wake(),
                 () = until_instant(settled) => self.reload(&host).await,
                 // What could not be deleted when its object went away is tried again.
                 _ = again.tick() => {}

@@ -33,6 +33,8 @@ pub struct WatchError {
 #[derive(Debug)]
 pub struct Watch {
     events: mpsc::Receiver<()>,
+    /// Whether a change was told that nobody has been given yet: who waits may be interrupted.
+    told: bool,
     _watcher: Option<RecommendedWatcher>,
 }
 
@@ -85,6 +87,7 @@ impl Watch {
         (
             Self {
                 events,
+                told: false,
                 _watcher: watcher,
             },
             errors,
@@ -94,12 +97,15 @@ impl Watch {
     /// Waits until the files may have changed and are quiet again, or until it is time to look; says
     /// whether a change was told.
     pub async fn changed(&mut self) -> bool {
-        let told = tokio::time::timeout(POLL, self.events.recv()).await;
-        if !matches!(told, Ok(Some(()))) {
-            if matches!(told, Ok(None)) {
-                tokio::time::sleep(POLL).await;
+        if !self.told {
+            match tokio::time::timeout(POLL, self.events.recv()).await {
+                Ok(Some(())) => self.told = true,
+                Ok(None) => {
+                    tokio::time::sleep(POLL).await;
+                    return false;
+                }
+                Err(_) => return false,
             }
-            return false;
         }
         let longest = Instant::now() + LONGEST;
         // Something below that is always written, such as a repository, must not hide a change.
@@ -109,6 +115,32 @@ impl Watch {
                 Ok(Some(()))
             )
         {}
+        self.told = false;
         true
+    }
+
+    /// Waits until a change was told, however long that takes.
+    pub async fn told(&mut self) {
+        while !self.changed().await {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever waits also waits for other things, and gives up when one of those comes first.
+    #[tokio::test]
+    async fn a_change_is_not_lost_when_the_wait_for_it_is_interrupted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut watch, errors) = Watch::new(&[directory.path().to_owned()]);
+        assert!(errors.is_empty(), "{errors:?}");
+        std::fs::write(directory.path().join("a.yaml"), "a").unwrap();
+        let interrupted = tokio::time::timeout(SETTLE / 2, watch.changed()).await;
+        assert!(interrupted.is_err());
+        let told = tokio::time::timeout(POLL / 3, watch.changed()).await;
+        assert_eq!(told, Ok(true));
+        let again = tokio::time::timeout(SETTLE * 2, watch.changed()).await;
+        assert!(again.is_err(), "it is told twice");
     }
 }
